@@ -1,0 +1,244 @@
+"""What can go wrong, said in the words of serving.
+
+An error carries values, never a status number: `protocols/status.py` is the one
+table that knows HTTP codes. `str(error)` is shown to callers, so it holds nothing
+of the server's inside (no paths, no tracebacks).
+
+    TandemError
+    ├── RequestError                  the caller can mend it
+    │   ├── UnreadableRequest         the bytes are not what they claim to be
+    │   ├── UnsupportedMediaType
+    │   ├── RequestTooLarge
+    │   ├── UnknownRoute, MethodNotAllowed
+    │   ├── UnknownModel, UnknownVersion, UnknownLabel
+    │   ├── InvalidRequest            readable, but wrong for this model
+    │   │   ├── InvalidRows           names row, column, expected, got
+    │   │   └── RowsRefused           the estimator itself refused the rows
+    ├── Unavailable                   trying again helps
+    │   └── DeadlinePassed
+    ├── ModelFailed                   the model or this service has a bug
+    └── ArtefactError                 a model on disk cannot be used
+        ├── ManifestInvalid, DigestMismatch, ModelFileUnreadable
+        ├── UntrustedNames, LibraryMismatch, GoldenDisagrees
+        └── VersionExists, NameInvalid, EstimatorUnusable
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+class TandemError(Exception):
+    """Root of the tree. `title` is the short name of the kind of problem."""
+
+    title = "Error"
+
+
+class RequestError(TandemError):
+    """The caller sent something this service cannot answer."""
+
+    title = "Bad request"
+
+
+class UnreadableRequest(RequestError):
+    """The body is not the JSON (or the encoding) it claims to be."""
+
+    title = "Unreadable request"
+
+
+class UnsupportedMediaType(RequestError):
+    title = "Unsupported media type"
+
+
+class RequestTooLarge(RequestError):
+    title = "Request too large"
+
+
+class UnknownRoute(RequestError):
+    title = "Not found"
+
+    def __init__(self) -> None:
+        super().__init__("there is no such route; GET /openapi.json lists the routes")
+
+
+class MethodNotAllowed(RequestError):
+    title = "Method not allowed"
+
+    def __init__(self, method: str, allowed: Sequence[str]) -> None:
+        super().__init__(f"this route answers {', '.join(allowed)}")
+        self.method = method
+        self.allowed = tuple(allowed)
+
+
+class UnknownModel(RequestError):
+    title = "Unknown model"
+
+    def __init__(self, detail: str = "there is no such model; GET /models lists the models") -> None:
+        super().__init__(detail)
+
+
+class UnknownVersion(RequestError):
+    title = "Unknown version"
+
+    def __init__(self, model: str, versions: Sequence[int]) -> None:
+        super().__init__(f"model {model!r} serves no such version; it serves {', '.join(map(str, versions)) or 'none'}")
+
+
+class UnknownLabel(RequestError):
+    title = "Unknown label"
+
+    def __init__(self, model: str, labels: Collection[str]) -> None:
+        super().__init__(
+            f"model {model!r} has no such label on a served version; it has {', '.join(sorted(labels)) or 'none'}"
+        )
+
+
+class InvalidRequest(RequestError):
+    """Readable, but wrong for this model."""
+
+    title = "Invalid request"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with the rows: where, what was expected, and what came.
+
+    `row` counts from zero; None means the request as a whole, or every row.
+    """
+
+    row: int | None
+    column: str | None
+    expected: str
+    got: str
+
+    def __str__(self) -> str:
+        places = []
+        if self.row is not None:
+            places.append(f"row {self.row}")
+        if self.column is not None:
+            places.append(f"column {self.column!r}")
+        where = f"{', '.join(places)}: " if places else ""
+        return f"{where}expected {self.expected}, got {self.got}"
+
+
+class InvalidRows(InvalidRequest):
+    """Some values do not fit the signature. `problems` is never empty; `count` may exceed its length."""
+
+    title = "Invalid rows"
+
+    def __init__(self, problems: Sequence[Problem], count: int | None = None) -> None:
+        self.problems = tuple(problems)
+        self.count = len(self.problems) if count is None else count
+        more = f" (and {self.count - 1} more)" if self.count > 1 else ""
+        super().__init__(f"{self.problems[0]}{more}")
+
+
+class RowsRefused(InvalidRequest):
+    """The estimator raised ValueError on rows that fit its signature.
+
+    Its own words may quote data or name paths, so they go to the log, not to the caller.
+    """
+
+    title = "Rows refused by the model"
+
+    def __init__(self) -> None:
+        super().__init__("the model refused these rows, although they fit its signature")
+
+
+class Unavailable(TandemError):
+    """Trying again after `retry_after_s` seconds may help."""
+
+    title = "Service unavailable"
+
+    def __init__(self, detail: str, retry_after_s: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlinePassed(TandemError):
+    title = "Deadline passed"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"no answer within {seconds:g} seconds")
+
+
+class ModelFailed(TandemError):
+    """The model, or this service, failed in a way the caller cannot mend."""
+
+    title = "Internal error"
+
+    def __init__(self) -> None:
+        super().__init__("the request failed inside the service; the log knows more under this request id")
+
+
+class ArtefactError(TandemError):
+    """A model on disk cannot be used. Shown to operators, so it may name files of the repository."""
+
+    title = "Model unusable"
+
+
+class NameInvalid(ArtefactError):
+    """A model, version or label is not spelt as names are (see `names.py`)."""
+
+
+class ManifestInvalid(ArtefactError):
+    """The manifest is missing, unreadable, or of another name or version."""
+
+
+class DigestMismatch(ArtefactError):
+    """A file is not the one that was exported."""
+
+
+class ModelFileUnreadable(ArtefactError):
+    """The model file is cut, corrupt, or not a joblib file at all."""
+
+
+class UntrustedNames(ArtefactError):
+    """The model file names code outside the allow-list. Nothing of it was executed."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self.names = tuple(sorted(names))
+        options = " ".join(f"--trust {name}" for name in self.names)
+        super().__init__(
+            f"the model file names code that is not on the allow-list: {', '.join(self.names)}. "
+            f"Nothing was executed. If you trust it: {options}"
+        )
+
+
+class LibraryMismatch(ArtefactError):
+    """Exported with another minor version of scikit-learn than this process runs."""
+
+
+class GoldenDisagrees(ArtefactError):
+    """The model does not repeat the answers recorded at export."""
+
+
+class VersionExists(ArtefactError):
+    """Somebody else published this version first."""
+
+
+class EstimatorUnusable(ArtefactError):
+    """The estimator cannot be served: unfitted, without outputs, or its inputs cannot be described."""
+
+
+def shorten(value: Any, limit: int = 60) -> str:
+    """`value` as a caller may see it: one line of JSON-like text, never a copy of a whole body."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case list():
+            return f"a list of {len(value)}"
+        case dict():
+            return f"an object of {len(value)}"
+        case int() if value.bit_length() > 256:
+            return "an integer of more than 77 digits"
+        case str():
+            # The slice comes first: the repr of a 10 MB string would be built only to be thrown away.
+            text = repr(value[:limit])
+        case _:
+            text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -1,0 +1,37 @@
+"""How models, versions and labels are spelt: one pattern at export, at load and in a request.
+
+A name can stand in a URL, a folder and a log line unchanged on every file system:
+ASCII letters, digits, `.`, `_`, `-`, starting with a letter or digit, without `..`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from service.core.errors import NameInvalid
+
+_NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
+_VERSION = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
+
+
+def is_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None
+
+
+def check_name(text: str, what: str = "model name") -> str:
+    """`text` itself.
+
+    Raises:
+        NameInvalid: it is not spelt as names are.
+    """
+    if not is_name(text):
+        raise NameInvalid(
+            f"{what} {text[:100]!r}: up to 100 letters, digits, '.', '_' and '-' are allowed, "
+            "beginning with a letter or digit, without '..'"
+        )
+    return text
+
+
+def parse_version(text: str) -> int | None:
+    """The version number, or None where `text` is not one ("0", "01", "-1", "1e3" are not)."""
+    return int(text) if _VERSION.fullmatch(text) else None
