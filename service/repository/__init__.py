@@ -1,0 +1,1 @@
+"""What is on disk and what is live: model files, manifests, versions. Imports `service.core` only."""
