@@ -1,0 +1,90 @@
+"""The engine of last resort and the measure of all others: the fitted estimator itself."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from service.core.errors import EstimatorUnusable, ModelFailed, RowsRefused
+from service.core.signature import Signature
+from service.core.table import SparseRows, Table, Values
+from service.runtimes.estimator_input import input_builder
+from service.runtimes.structure import reads_files, shared_steps
+
+_log = logging.getLogger(__name__)
+
+# The only attributes of an estimator that a caller can ever reach.
+METHODS: Final = (
+    "predict",
+    "predict_proba",
+    "predict_log_proba",
+    "decision_function",
+    "transform",
+    "score_samples",
+)
+
+
+class EstimatorEngine:
+    """Calls the estimator's own methods on the input it was fitted on."""
+
+    def __init__(self, estimator: Any, signature: Signature) -> None:
+        """Raises EstimatorUnusable where rows would make the estimator open files of their choice."""
+        if reads_files(estimator):
+            raise EstimatorUnusable(
+                "a vectorizer in it reads the files that its input names (input='filename' or 'file'), so a caller "
+                "could read any file of the server; fit it with input='content'"
+            )
+        self._estimator = estimator
+        self._build = input_builder(signature)
+        self._shared = shared_steps(estimator)
+
+    def run(self, rows: Table, outputs: Sequence[str]) -> dict[str, Values]:
+        """See `core.contracts.Engine`. With several outputs, a pipeline's steps run once."""
+        estimator = self._estimator
+        try:
+            data = self._build(rows)
+            if len(outputs) > 1 and self._shared is not None:
+                steps, estimator = self._shared
+                data = steps.transform(data)
+            answers = {name: to_values(getattr(estimator, name)(data)) for name in outputs}
+        except ValueError as error:
+            _log.info("the model refused rows: %s", error)
+            raise RowsRefused from error
+        except Exception as error:
+            raise ModelFailed from error
+        for name, values in answers.items():
+            if n_rows(values) != rows.n_rows:
+                _log.error("%s answered %d rows for %d", name, n_rows(values), rows.n_rows)
+                raise ModelFailed
+        return answers
+
+
+def to_values(raw: Any) -> Values:
+    """What an estimator returned, as `core.table.Values`.
+
+    Raises:
+        TypeError: it is neither array, sparse matrix, data frame nor a list of arrays.
+    """
+    if isinstance(raw, np.ndarray):
+        return raw
+    if hasattr(raw, "tocsr"):
+        rows = raw.tocsr()
+        return SparseRows(int(rows.shape[1]), rows.indptr, rows.indices, rows.data)
+    if isinstance(raw, list) and raw and all(isinstance(part, np.ndarray) for part in raw):
+        return raw
+    if hasattr(raw, "to_numpy"):  # a pandas or polars frame or series, from set_output
+        return np.asarray(raw.to_numpy())
+    if isinstance(raw, list):
+        return np.asarray(raw)
+    raise TypeError(f"an answer of type {type(raw).__name__}")
+
+
+def n_rows(values: Values) -> int:
+    if isinstance(values, SparseRows):
+        return len(values.indptr) - 1
+    if isinstance(values, list):
+        return len(values[0])
+    return int(values.shape[0]) if values.ndim else -1
