@@ -1,0 +1,96 @@
+"""Between an entry point and a handler: method, request id, errors, and the line in the access log.
+
+An entry point reads bytes, calls `Api.answer`, waits if a future comes back, and writes
+bytes. All that decides what is written happens here, once for both frameworks.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Final
+
+from service.core.contracts import Server
+from service.core.errors import DeadlinePassed, MethodNotAllowed, RequestTooLarge, UnknownRoute
+from service.core.futures import settle
+from service.protocols.http import HttpReply, HttpRequest, Route
+from service.protocols.status import problem_reply
+
+# What a caller may choose as its request id: safe in a header and in a log line.
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:@=+/-]{1,128}", re.ASCII)
+
+# Called once per request: the request, the reply, what it took, and the error behind it if any.
+Record = Callable[[HttpRequest, HttpReply, float, BaseException | None], None]
+
+
+class Api:
+    """The route table over one server. Safe to call from any thread.
+
+    Args:
+        max_body_bytes: larger bodies are refused; entry points stop reading there.
+        timeout_s: how long an entry point waits for a future before it calls `too_late`.
+        record: writes the access log.
+    """
+
+    def __init__(self, server: Server, *, max_body_bytes: int, timeout_s: float, record: Record) -> None:
+        self.server = server
+        self.max_body_bytes = max_body_bytes
+        self.timeout_s = timeout_s
+        self._record = record
+
+    def answer(self, methods: Mapping[str, Route], http: HttpRequest) -> HttpReply | Future[HttpReply]:
+        """The reply, or a future of it. Neither raises; the future holds a reply whatever happened."""
+        started = time.perf_counter()
+        try:
+            # A HEAD is a GET whose body the web server leaves out.
+            route = methods.get("GET" if http.method == "HEAD" else http.method)
+            if route is None:
+                raise MethodNotAllowed(http.method, allowed_methods(methods))
+            reply = route.handler(self.server, http)
+        except Exception as error:
+            return self._finish(http, problem_reply(error, http.request_id), started, error)
+        if not isinstance(reply, Future):
+            return self._finish(http, reply, started, None)
+
+        def finish(done: Future[HttpReply]) -> HttpReply:
+            error = done.exception()
+            written = done.result() if error is None else problem_reply(error, http.request_id)
+            return self._finish(http, written, started, error)
+
+        return settle(reply, finish)
+
+    def not_found(self, http: HttpRequest) -> HttpReply:
+        return self._refuse(http, UnknownRoute())
+
+    def wrong_method(self, methods: Mapping[str, Route], http: HttpRequest) -> HttpReply:
+        return self._refuse(http, MethodNotAllowed(http.method, allowed_methods(methods)))
+
+    def too_large(self, http: HttpRequest) -> HttpReply:
+        return self._refuse(http, RequestTooLarge(f"the body is larger than {self.max_body_bytes} bytes"))
+
+    def too_late(self, http: HttpRequest) -> HttpReply:
+        return self._refuse(http, DeadlinePassed(self.timeout_s))
+
+    def _refuse(self, http: HttpRequest, error: Exception) -> HttpReply:
+        return self._finish(http, problem_reply(error, http.request_id), time.perf_counter(), error)
+
+    def _finish(self, http: HttpRequest, reply: HttpReply, started: float, error: BaseException | None) -> HttpReply:
+        reply.headers["x-request-id"] = http.request_id
+        reply.headers.setdefault("cache-control", "no-store")
+        reply.headers["x-content-type-options"] = "nosniff"
+        if not http.answered:  # else it comes after the deadline, and nobody waits for it
+            http.answered = True
+            self._record(http, reply, time.perf_counter() - started, error)
+        return reply
+
+
+def allowed_methods(methods: Mapping[str, Route]) -> list[str]:
+    return sorted({*methods, *(["HEAD"] if "GET" in methods else [])})
+
+
+def request_id(given: str | None) -> str:
+    """The caller's own id where it is fit for a log line, else a fresh one."""
+    return given if given is not None and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex

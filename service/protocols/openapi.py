@@ -1,0 +1,141 @@
+"""The OpenAPI 3.1 document of the models that are loaded: their columns, types, categories, an example."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from service import __version__
+from service.core.contracts import Served
+from service.protocols.contract import reply_types, request_types
+from service.protocols.http import PROBLEM, Route, Scope
+from service.protocols.status import ProblemDetails
+
+_REF: Final = "#/components/schemas/{model}"
+_REFUSALS: Final = {
+    "400": "The body is not JSON",
+    "404": "Unknown model, version or label",
+    "413": "The body is too large",
+    "415": "The body is not application/json",
+    "422": "Readable, but wrong for this model: each error names row, column, what was expected and what came",
+    "503": "Models are being loaded, or the service is stopping",
+    "504": "No answer within the deadline",
+}
+_ABOUT: Final = (
+    "Models fitted with scikit-learn. Ask with one record, or with many rows as instances or columns; "
+    "choose what is computed with outputs."
+)
+
+
+def document(served: Sequence[Served], routes: Sequence[Route]) -> dict[str, Any]:
+    """The document: every route of the table, and for each model its own predict path with its own schema."""
+    types: list[type[BaseModel]] = [ProblemDetails]
+    forms: dict[str, tuple[list[type[BaseModel]], list[type[BaseModel]]]] = {}
+    for model in served:
+        requests, replies = (
+            request_types(model.model, model.signature),
+            reply_types(model.model, model.signature),
+        )
+        forms[model.model] = requests, replies
+        types += [*requests, *replies]
+    references, definitions = models_json_schema([(t, "validation") for t in types], ref_template=_REF)
+
+    def any_of(some: Sequence[type[BaseModel]]) -> dict[str, Any]:
+        return {"anyOf": [references[t, "validation"] for t in some]}
+
+    paths: dict[str, Any] = {}
+    for model in served:
+        requests, replies = forms[model.model]
+        operation = _predict(model, any_of(requests), any_of(replies))
+        paths[f"/models/{model.model}/predict"] = {"post": operation}
+    for route in routes:
+        if route.path.startswith("/docs"):
+            continue
+        default = route.path == "/predict" and len(served) == 1
+        operation = dict(paths[f"/models/{served[0].model}/predict"]["post"]) if default else _operation(route)
+        operation |= {"operationId": _operation_id(route), "summary": route.summary}
+        paths.setdefault(route.path, {})[route.method.lower()] = operation
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Tandem", "version": __version__, "description": _ABOUT},
+        "paths": paths,
+        "components": {"schemas": definitions.get("$defs", {})},
+    }
+
+
+def _predict(model: Served, request: dict[str, Any], reply: dict[str, Any]) -> dict[str, Any]:
+    rows = [list(model.example.values())]
+    examples = {
+        "record": {"summary": "One record", "value": model.example},
+        "instances": {"summary": "Many rows", "value": {"instances": rows}},
+        "columns": {"summary": "By column", "value": {"columns": {k: [v] for k, v in model.example.items()}}},
+    }
+    return {
+        "operationId": f"predict_{model.model}",
+        "summary": f"Ask {model.model} (version {model.version})",
+        "tags": ["models"],
+        "parameters": [_outputs_parameter(list(model.signature.output_names))],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": request, "examples": examples}},
+        },
+        "responses": {"200": _content("The answer", reply), **_refusals(_REFUSALS)},
+    }
+
+
+def _operation(route: Route) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "tags": ["models" if route.scope is Scope.PREDICT else "service"],
+        "parameters": [
+            {"name": part[1:-1], "in": "path", "required": True, "schema": {"type": "string"}}
+            for part in route.path.split("/")
+            if part.startswith("{")
+        ],
+    }
+    if route.method == "POST":
+        operation["parameters"].append(_outputs_parameter(None))
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": {"type": "object"}}},
+        }
+        refusals = _refusals(_REFUSALS)
+    else:
+        codes = [code for code in ("404", "503") if code in _expected_codes(route)]
+        refusals = _refusals({code: _REFUSALS[code] for code in codes})
+    operation["responses"] = {"200": _content("The answer", {"type": "object"}), **refusals}
+    return operation
+
+
+def _expected_codes(route: Route) -> set[str]:
+    if route.path == "/health/ready":
+        return {"503"}
+    return {"404", "503"} if "{" in route.path else set()
+
+
+def _operation_id(route: Route) -> str:
+    words = route.path.replace("{", "by_").replace("}", "").replace(".", "_").strip("/").split("/")
+    return "_".join([route.method.lower(), *words])
+
+
+def _outputs_parameter(names: list[str] | None) -> dict[str, Any]:
+    items: dict[str, Any] = {"type": "string", **({"enum": names} if names else {})}
+    return {
+        "name": "outputs",
+        "in": "query",
+        "description": "Outputs to compute, separated by commas. `outputs` in the body comes first.",
+        "schema": {"type": "array", "items": items, "minItems": 1},
+        "style": "form",
+        "explode": False,
+    }
+
+
+def _content(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _refusals(codes: dict[str, str]) -> dict[str, Any]:
+    problem = {PROBLEM: {"schema": {"$ref": _REF.format(model="ProblemDetails")}}}
+    return {code: {"description": description, "content": problem} for code, description in codes.items()}

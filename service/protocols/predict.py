@@ -1,0 +1,72 @@
+"""The prediction routes, in Tandem's own dialect."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+
+from service.core.contracts import Server
+from service.core.errors import UnknownVersion, UnsupportedMediaType
+from service.core.futures import then
+from service.core.messages import Target
+from service.core.names import parse_version
+from service.protocols.http import HttpReply, HttpRequest, Route, Scope, json_reply
+from service.protocols.native import Exchange
+
+
+def predict(server: Server, http: HttpRequest) -> Future[HttpReply]:
+    """Decode, compute, and encode when the answer is there. Who waits, and how, is the entry point's business."""
+    require_json(http)
+    exchange = Exchange(http.body, http.query.get("outputs"))
+    answer = server.infer(target_of(http), exchange.read)
+    return then(answer, lambda reply: json_reply(exchange.write(reply)))
+
+
+def target_of(http: HttpRequest) -> Target:
+    """The model that the path names; version and label are numbers and words, or unknown."""
+    params = http.path_params
+    version = params.get("version")
+    number = parse_version(version) if version is not None else None
+    if version is not None and number is None:
+        raise UnknownVersion(params["name"], ())
+    return Target(params.get("name"), number, params.get("label"))
+
+
+def require_json(http: HttpRequest) -> None:
+    """JSON is UTF-8 and says so, or says nothing. A browser's form can therefore never reach a model.
+
+    Raises:
+        UnsupportedMediaType: another type, another charset, or a coded body.
+    """
+    coding = http.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise UnsupportedMediaType(f"the body is {coding!r} coded; only uncoded bodies are read")
+    given = http.headers.get("content-type", "")
+    kind, _, parameters = given.partition(";")
+    if kind.strip().lower() != "application/json":
+        raise UnsupportedMediaType(
+            f"expected Content-Type: application/json, got {given[:60]!r}" if given else
+            "expected Content-Type: application/json, got none"
+        )  # fmt: skip
+    charset = parameters.partition("charset=")[2].strip().strip('"').lower()
+    if charset not in ("", "utf-8", "utf8"):
+        raise UnsupportedMediaType(f"JSON is UTF-8; got charset {charset[:30]!r}")
+
+
+ROUTES = (
+    Route("POST", "/predict", predict, Scope.PREDICT, "Ask the default model"),
+    Route("POST", "/models/{name}/predict", predict, Scope.PREDICT, "Ask the version of a model that is served"),
+    Route(
+        "POST",
+        "/models/{name}/versions/{version}/predict",
+        predict,
+        Scope.PREDICT,
+        "Ask one version of a model",
+    ),
+    Route(
+        "POST",
+        "/models/{name}/labels/{label}/predict",
+        predict,
+        Scope.PREDICT,
+        "Ask the version that a label points at",
+    ),
+)

@@ -1,0 +1,84 @@
+"""The one table that knows HTTP codes, and the problem details (RFC 9457) that go with them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+from pydantic import BaseModel
+
+from service.core import errors
+from service.core.errors import TandemError
+from service.protocols.http import PROBLEM, HttpReply
+
+# Most specific first: the first class that fits an error decides.
+STATUS: Final[tuple[tuple[type[TandemError], int, str], ...]] = (
+    (errors.UnreadableRequest, 400, "unreadable-request"),
+    (errors.UnsupportedMediaType, 415, "unsupported-media-type"),
+    (errors.RequestTooLarge, 413, "request-too-large"),
+    (errors.UnknownRoute, 404, "unknown-route"),
+    (errors.UnknownModel, 404, "unknown-model"),
+    (errors.UnknownVersion, 404, "unknown-version"),
+    (errors.UnknownLabel, 404, "unknown-label"),
+    (errors.MethodNotAllowed, 405, "method-not-allowed"),
+    (errors.InvalidRows, 422, "invalid-rows"),
+    (errors.RowsRefused, 422, "rows-refused"),
+    (errors.InvalidRequest, 422, "invalid-request"),
+    (errors.Unavailable, 503, "unavailable"),
+    (errors.DeadlinePassed, 504, "deadline-passed"),
+    (errors.ModelFailed, 500, "internal-error"),
+)
+
+
+class CellProblem(BaseModel):
+    """One thing wrong with the rows. `row` counts from zero; null means every row, or the request as a whole."""
+
+    row: int | None
+    column: str | None
+    expected: str
+    got: str
+
+
+class ProblemDetails(BaseModel):
+    """Why a request was not answered (RFC 9457, application/problem+json)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    errors: list[CellProblem] | None = None
+
+
+def status_of(error: BaseException) -> int:
+    return _entry(error)[0]
+
+
+def problem_reply(error: BaseException, request_id: str) -> HttpReply:
+    """The reply for `error`. An error that is not ours says nothing but that it happened."""
+    status, kind = _entry(error)
+    known = error if isinstance(error, TandemError) else errors.ModelFailed()
+    content: dict[str, Any] = {
+        "type": f"urn:tandem:problem:{kind}",
+        "title": known.title,
+        "status": status,
+        "detail": str(known),
+        "request_id": request_id,
+    }
+    if isinstance(known, errors.InvalidRows):
+        content["errors"] = [
+            {"row": p.row, "column": p.column, "expected": p.expected, "got": p.got} for p in known.problems
+        ]
+    headers: dict[str, str] = {}
+    if isinstance(known, errors.MethodNotAllowed):
+        headers["allow"] = ", ".join(known.allowed)
+    if isinstance(known, errors.Unavailable):
+        headers["retry-after"] = str(known.retry_after_s)
+    return HttpReply(status, orjson.dumps(content), PROBLEM, headers)
+
+
+def _entry(error: BaseException) -> tuple[int, str]:
+    for kind, status, name in STATUS:
+        if isinstance(error, kind):
+            return status, name
+    return 500, "internal-error"
