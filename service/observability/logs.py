@@ -1,0 +1,72 @@
+"""Structured logs: one JSON object per line, or lines for people."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, Final, Literal
+
+import structlog
+
+LogFormat = Literal["json", "console"]
+
+# Web servers log each request on their own; the access line below says more, once.
+_QUIET: Final = ("uvicorn.access", "gunicorn.access", "_granian.access", "granian.access")
+_SERVERS: Final = ("uvicorn", "uvicorn.error", "gunicorn.error", "_granian")
+
+_access = structlog.get_logger("tandem.access")
+
+
+def configure_logs(log_format: LogFormat, level: str) -> None:
+    """Send every logger of the process through one formatter to standard error."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: list[Any] = (
+        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        if log_format == "console"
+        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in _SERVERS:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+    for name in _QUIET:
+        logging.getLogger(name).disabled = True
+    logging.captureWarnings(True)
+
+
+def log_access(*, method: str, path: str, status: int, ms: float, request_id: str, error: BaseException | None) -> None:
+    """One line per request. A failure of ours (5xx) carries its traceback; a caller's mistake its text."""
+    fields: dict[str, Any] = {
+        "method": method,
+        "path": path[:200],
+        "status": status,
+        "ms": round(ms, 3),
+        "request_id": request_id,
+    }
+    if status == 500:
+        _access.error("request", **fields, exc_info=error)
+    elif error is not None:
+        _access.info("request", **fields, error=type(error).__name__, detail=str(error)[:300])
+    else:
+        _access.info("request", **fields)

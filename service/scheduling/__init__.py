@@ -1,0 +1,1 @@
+"""When and where an engine runs: lanes and worker threads. Imports `core` only."""

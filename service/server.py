@@ -1,0 +1,78 @@
+"""The service as protocols see it: what they ask is answered from what is live."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from service.core.contracts import Served
+from service.core.futures import then
+from service.core.messages import InferReply, InferRequest, ModelSummary, Target
+from service.core.signature import Signature
+from service.core.table import Values
+from service.repository.catalog import Catalog, Loaded
+
+
+class ModelServer:
+    """Implements `core.contracts.Server` over a catalog. Safe to call from any thread."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._is_draining = False
+
+    def infer(self, target: Target, read: Callable[[Signature], InferRequest]) -> Future[InferReply]:
+        lease = self._catalog.lease(target)
+        manifest = lease.loaded.manifest
+        try:
+            answer = lease.loaded.submit(read(manifest.signature))
+        except BaseException:
+            lease.release()
+            raise
+        answer.add_done_callback(lambda _: lease.release())
+
+        def reply(outputs: dict[str, Values]) -> InferReply:
+            return InferReply(manifest.name, manifest.version, manifest.signature, outputs)
+
+        return then(answer, reply)
+
+    def models(self) -> list[ModelSummary]:
+        return self._catalog.summaries()
+
+    def describe(self, model: str) -> dict[str, Any]:
+        summary, loaded = self._catalog.details(model)
+        about: dict[str, Any] = {
+            "name": summary.name,
+            "version": summary.served,
+            "versions": list(summary.versions),
+            "labels": summary.labels,
+            "state": summary.state,
+        }
+        if summary.reasons:
+            about["reasons"] = {str(version): reason for version, reason in summary.reasons.items()}
+        return about | (_about(loaded) if loaded is not None else {})
+
+    def served(self) -> list[Served]:
+        return [
+            Served(loaded.manifest.name, loaded.manifest.version, loaded.manifest.signature, loaded.example)
+            for loaded in self._catalog.served()
+        ]
+
+    def is_ready(self) -> bool:
+        return self._catalog.is_loaded and not self._is_draining
+
+    def drain(self) -> None:
+        """From now on the service is not ready; what was accepted is still answered."""
+        self._is_draining = True
+
+
+def _about(loaded: Loaded) -> dict[str, Any]:
+    manifest = loaded.manifest
+    return {
+        "estimator": manifest.estimator,
+        "created": manifest.created,
+        "digests": {name: f"sha256:{entry.sha256}" for name, entry in manifest.files.items()},
+        "libraries": {"python": manifest.python, **manifest.libraries},
+        "scores": manifest.scores,
+        "signature": manifest.signature.model_dump(mode="json"),
+    }
