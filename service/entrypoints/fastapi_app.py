@@ -1,0 +1,151 @@
+"""Tandem as a FastAPI app, and as a router for an app that is already there.
+
+uvicorn service.entrypoints.fastapi_app:app          settings from TANDEM_* variables
+app.include_router(create_router(Settings(models="models")), prefix="/ml")
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from starlette.routing import Route as StarletteRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service import __version__
+from service.assembly import Tandem
+from service.observability.logs import configure_logs
+from service.protocols.api import Api, request_id
+from service.protocols.http import HttpReply, HttpRequest, Route, parse_query
+from service.protocols.routes import by_path
+from service.settings import Settings
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """A FastAPI app of its own; models load when it starts."""
+    tandem = Tandem(settings or Settings())
+    # The document and its page come from the route table, the same on both frameworks.
+    app = FastAPI(
+        title="Tandem",
+        version=__version__,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.include_router(create_router(tandem=tandem))
+    app.router.default = _NotFound(tandem.api, app.router.default)
+    app.state.tandem = tandem
+    return app
+
+
+def create_router(settings: Settings | None = None, *, tandem: Tandem | None = None) -> APIRouter:
+    """Every route of Tandem, for `include_router`; models load with the lifespan of the app it joins."""
+    service = tandem or Tandem(settings or Settings())
+
+    @asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        service.start()
+        yield
+        # Waits for what is under way, so it must not hold the event loop.
+        await asyncio.to_thread(service.stop)
+
+    router = APIRouter(lifespan=lifespan, redirect_slashes=False)
+    for path, methods in by_path().items():
+        # An ASGI callable rather than a function: twice the requests per second, because nothing
+        # is parsed that the core parses itself. Without methods, every method arrives here.
+        router.routes.append(StarletteRoute(path, _Endpoint(service.api, methods), methods=[], include_in_schema=False))
+    return router
+
+
+class _Endpoint:
+    """All methods of one path."""
+
+    def __init__(self, api: Api, methods: Mapping[str, Route]) -> None:
+        self._api = api
+        self._methods = methods
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        http = _request(scope)
+        body = await _read_body(receive, self._api.max_body_bytes, http.headers.get("content-length"))
+        if body is None:
+            return await _write(send, self._api.too_large(http))
+        http.body = body
+        reply = self._api.answer(self._methods, http)
+        if isinstance(reply, Future):
+            try:
+                reply = await asyncio.wait_for(asyncio.wrap_future(reply), self._api.timeout_s)
+            except TimeoutError:
+                reply = self._api.too_late(http)
+        return await _write(send, reply)
+
+
+class _NotFound:
+    """Answers what no route matches."""
+
+    def __init__(self, api: Api, others: ASGIApp) -> None:
+        self._api = api
+        self._others = others
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._others(scope, receive, send)
+        return await _write(send, self._api.not_found(_request(scope)))
+
+
+def _request(scope: Scope) -> HttpRequest:
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        # Repeated headers are one list (RFC 9110, 5.3), as WSGI servers hand them over.
+        headers[name] = f"{headers[name]},{value}" if name in headers else value
+    return HttpRequest(
+        method=scope["method"],
+        path=scope["path"],
+        path_params=scope.get("path_params", {}),
+        query=parse_query(scope["query_string"].decode("latin-1")),
+        headers=headers,
+        body=b"",
+        request_id=request_id(headers.get("x-request-id")),
+    )
+
+
+async def _read_body(receive: Receive, limit: int, declared: str | None) -> bytes | None:
+    """The whole body, or None as soon as it is known to be larger than `limit`."""
+    if declared is not None and declared.isdigit() and int(declared) > limit:
+        return None
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            return None
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+
+
+async def _write(send: Send, reply: HttpReply) -> None:
+    headers = [
+        (b"content-type", reply.content_type.encode("latin-1")),
+        (b"content-length", str(len(reply.body)).encode()),
+        *((name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers.items()),
+    ]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})
+
+
+def __getattr__(name: str) -> Any:
+    """`app` is built when a web server asks for it, not when this module is imported for `create_app`."""
+    if name != "app":
+        raise AttributeError(name)
+    settings = Settings()
+    configure_logs(settings.log_format, settings.log_level)
+    globals()["app"] = create_app(settings)
+    return globals()["app"]
