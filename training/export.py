@@ -1,0 +1,202 @@
+"""From a fitted estimator to a version that any Tandem service answers from."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from service import __version__
+from service.core.errors import EstimatorUnusable, NameInvalid, TandemError
+from service.core.names import check_name, parse_version
+from service.core.signature import Signature
+from service.core.table import Values, take
+from service.protocols.native import Exchange, write_columns, write_outputs
+from service.repository.manifest import (
+    GOLDEN,
+    MANIFEST,
+    MODEL,
+    FileEntry,
+    Manifest,
+    installed_libraries,
+    python_version,
+)
+from service.repository.opener import needed_trust, open_model
+from service.runtimes.describe import Described, describe, same
+from service.runtimes.estimator import EstimatorEngine, to_values
+from training.golden import choose_rows
+from training.publish import publish
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedModel:
+    """What was exported, and where. `manifest` holds the signature and the outputs that are served."""
+
+    name: str
+    version: int
+    path: Path
+    manifest: Manifest
+
+    @property
+    def signature(self) -> Signature:
+        return self.manifest.signature
+
+
+def export(
+    estimator: Any,
+    X: Any,
+    *,
+    name: str,
+    repository: str | Path = "models",
+    y: Any = None,
+    version: int | None = None,
+    scores: Mapping[str, Any] | None = None,
+    files: Mapping[str, bytes] | None = None,
+) -> ExportedModel:
+    """Export a fitted estimator or pipeline as `repository/name/version`.
+
+    Nothing is fitted and the estimator is not changed. The model is written only after the
+    written bytes were opened again and gave, through the service's own decoding, exactly the
+    estimator's answers on rows of `X`.
+
+    Args:
+        X: rows as the estimator takes them: a DataFrame, an array of shape (rows, columns), a CSR
+            matrix or a list of texts. A few dozen suffice: names, types, categories and golden
+            rows come from them.
+        y: true targets of `X`; with them the estimator's own score on `X` is kept.
+        version: None means the next free number.
+        scores: measured elsewhere (on held-out data, say); kept in the manifest.
+        files: further files for the version's folder, by name.
+
+    Raises:
+        EstimatorUnusable: unfitted, nothing to serve, code that no other process can import, or a
+            sample that does not fit.
+        NameInvalid: a name that cannot stand in a URL.
+        VersionExists: somebody published this version before.
+    """
+    check_name(name)
+    if version is not None and parse_version(str(version)) is None:
+        raise NameInvalid(f"version {version!r}: expected a whole number from 1")
+    for file in files or {}:
+        if Path(file).name != file or file in (MODEL, GOLDEN, MANIFEST):
+            raise NameInvalid(f"{file!r} cannot be the name of a further file")
+    described = describe(estimator, X)
+    content = dump(estimator)
+    trust = needed_trust(content)
+    golden = _golden(estimator, X, described, open_model(content, trusted=trust))
+    kept_scores = dict(scores or {})
+    if y is not None:
+        kept_scores["score_on_sample"] = float(estimator.score(X, y))
+
+    def manifest(number: int, entries: dict[str, FileEntry]) -> Manifest:
+        return Manifest(
+            name=name,
+            version=number,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            exporter=f"tandem-serving {__version__}",
+            estimator=estimator_name(estimator),
+            signature=described.signature,
+            files=entries,
+            libraries=installed_libraries(),
+            python=python_version(),
+            scores=kept_scores,
+            trust=trust,
+        )
+
+    contents = {MODEL: content, GOLDEN: golden, **(files or {})}
+    path, written = publish(Path(repository), name, version, contents, manifest)
+    return ExportedModel(name, written.version, path, written)
+
+
+def dump(estimator: Any) -> bytes:
+    """The estimator as a joblib file.
+
+    Raises:
+        EstimatorUnusable: it holds a lambda, or a class that only this session knows.
+    """
+    import joblib
+
+    buffer = io.BytesIO()
+    try:
+        joblib.dump(estimator, buffer)
+    except Exception as error:  # pickling calls into every object it meets
+        raise EstimatorUnusable(
+            f"the estimator cannot be written: {error}. Lambdas and functions defined inside other "
+            "functions cannot be exported; define them in a module that the service can import"
+        ) from error
+    content = buffer.getvalue()
+    local = [found.removeprefix("__main__.") for found in needed_trust(content) if found.startswith("__main__.")]
+    if local:
+        raise EstimatorUnusable(
+            f"{', '.join(local)} is defined in this notebook or script, where no service can import it; "
+            "move it to a module"
+        )
+    return content
+
+
+def estimator_name(estimator: Any) -> str:
+    """`Pipeline(StandardScaler, LogisticRegression)`: the classes, for people."""
+    kind = type(estimator).__name__
+    steps = getattr(estimator, "steps", None)
+    if not steps:
+        return kind
+    inner = ", ".join(step if isinstance(step, str) else estimator_name(step) for _, step in steps)
+    return f"{kind}({inner})"
+
+
+def _golden(estimator: Any, sample: Any, described: Described, reopened: Any) -> bytes:
+    """Golden rows with the estimator's answers, after the reopened model gave the same through JSON.
+
+    The estimator is asked with rows of `sample` as they are; the reopened one with what the
+    service makes of their JSON. If a bit differs, the schema or the file is wrong.
+    """
+    signature = described.signature
+    chosen = choose_rows(signature, described.sample)
+    if not chosen.size:
+        raise EstimatorUnusable("no row of the sample can be sent as JSON: all have infinite or missing values")
+    raw = take_raw(sample, chosen, signature)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        own: dict[str, Values] = {name: to_values(getattr(estimator, name)(raw)) for name in signature.output_names}
+        request = {"columns": write_columns(take(described.sample, chosen), signature)}
+        body = orjson.dumps({**request, "outputs": list(signature.output_names)}, option=orjson.OPT_SERIALIZE_NUMPY)
+        try:
+            decoded = Exchange(body).read(signature)
+            served = EstimatorEngine(reopened, signature).run(decoded.rows, decoded.outputs)
+        except TandemError as error:
+            raise EstimatorUnusable(
+                f"the sample cannot be sent through the service: {error.__cause__ or error}"
+            ) from error
+    for name, values in own.items():
+        if not same(values, served[name]):
+            raise EstimatorUnusable(
+                f"{name} gives other numbers through the service than on the sample itself; "
+                "the estimator depends on something that is neither in its file nor in its input"
+            )
+    replies = {name: write_outputs({name: values}, signature) for name, values in own.items()}
+    return orjson.dumps({"request": request, "replies": replies}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def take_raw(sample: Any, rows: NDArray[np.intp], signature: Signature) -> Any:
+    """Rows of the sample itself, as the estimator takes them."""
+    if hasattr(sample, "iloc"):
+        kept = sample.iloc[rows]
+        if getattr(kept, "ndim", 1) == 2 and signature.container == "frame":
+            return kept[list(signature.names)]
+        return kept.to_numpy() if signature.container == "array" else kept
+    if hasattr(sample, "tocsr"):
+        return sample.tocsr()[rows]
+    taken = [sample[i] for i in rows] if isinstance(sample, list | tuple) else np.asarray(sample)[rows]
+    if signature.container == "frame":
+        import pandas as pd
+
+        return pd.DataFrame(np.asarray(taken), columns=list(signature.names))
+    return taken
