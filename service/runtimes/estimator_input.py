@@ -68,7 +68,7 @@ def _series(values: NDArray[Any], column: Column) -> Any:
     if column.dtype == "datetime":
         series = pd.Series(values)
         return series.dt.tz_localize("UTC").dt.tz_convert(column.timezone) if column.timezone else series
-    if column.pandas in (None, "object", column.dtype):
+    if column.pandas in (None, "object") or (column.pandas == column.dtype and column.dtype != "string"):
         if values.dtype == object and column.missing != "none":
             values = np.where(missing(values), np.nan, values)
         # An integer column with missing values stays the float64 that it was decoded to.
