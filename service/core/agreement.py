@@ -18,19 +18,20 @@ def disagreement(expected: Any, got: Any, rtol: float, where: str = "") -> str |
         pairs = [(f"{where}.{key}".lstrip("."), expected[key], got[key]) for key in expected]
     elif isinstance(expected, list) and isinstance(got, list):
         if len(expected) != len(got):
-            return f"{where} has {len(got)} values where {len(expected)} were recorded"
+            return f"{where or 'the answer'} has {len(got)} values where {len(expected)} were recorded"
         pairs = [(f"{where}[{i}]", a, b) for i, (a, b) in enumerate(zip(expected, got, strict=True))]
     else:
-        return None if _equal(expected, got, rtol) else f"{where} is {got!r} where {expected!r} was recorded"
+        same = _equal(expected, got, rtol)
+        return None if same else f"{where or 'the answer'} is {got!r} where {expected!r} was recorded"
     return next((found for place, a, b in pairs if (found := disagreement(a, b, rtol, place)) is not None), None)
 
 
 def _equal(expected: Any, got: Any, rtol: float) -> bool:
     numbers = (int, float)
-    if isinstance(expected, bool) or isinstance(got, bool) or not isinstance(expected, numbers):
+    if isinstance(expected, bool) or isinstance(got, bool):
+        return expected is got  # True == 1, and yet another answer
+    if not isinstance(expected, numbers) or not isinstance(got, numbers):
         return bool(expected == got)
-    if not isinstance(got, numbers):
-        return False
     if isinstance(expected, int) and isinstance(got, int):
         return expected == got
     return math.isclose(expected, got, rel_tol=rtol, abs_tol=rtol)

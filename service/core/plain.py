@@ -57,7 +57,7 @@ def _plain_array(array: NDArray[Any]) -> tuple[Any, NonFinite]:
         lost = [] if np.isfinite(array).all() else _lost(array)
         return np.ascontiguousarray(array, dtype=np.float64), lost
     if kind in "iub":
-        return np.ascontiguousarray(array), []
+        return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")), []
     if kind == "U":
         return array.tolist(), []
     nested = _nested(array)
@@ -72,10 +72,19 @@ def _nested(array: NDArray[Any]) -> list[Any]:
 
 def _lost(array: NDArray[Any]) -> NonFinite:
     return [
-        (tuple(int(i) for i in index), _NAMES.get(float(value), "NaN"))
+        ((*(int(i) for i in index), *path), name)
         for index, value in np.ndenumerate(array)
-        if isinstance(value, float | np.floating) and not math.isfinite(value)
+        for path, name in _lost_in(value)
     ]
+
+
+def _lost_in(cell: Any) -> NonFinite:
+    """The places within one cell: a number, or a list that an object array holds."""
+    if isinstance(cell, float | np.floating):
+        return [] if math.isfinite(cell) else [((), _NAMES.get(float(cell), "NaN"))]
+    if isinstance(cell, list | tuple):
+        return [((i, *path), name) for i, item in enumerate(cell) for path, name in _lost_in(item)]
+    return []
 
 
 def plain_label(label: Any) -> Any:

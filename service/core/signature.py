@@ -90,6 +90,9 @@ class Signature(Frozen):
     container: Container
     columns: tuple[Column, ...]
     outputs: tuple[Output, ...]
+    order: Literal["F"] | None = Field(
+        None, description="the matrix lay column by column in memory; the last digits of linear algebra depend on it"
+    )
     left_out: dict[str, str] | None = Field(None, description="outputs not offered, and why")
 
     @cached_property
@@ -120,10 +123,14 @@ class Signature(Frozen):
             and column.pandas in (None, first)
             and column.categories is None
             and (first in FLOATS or not column.nullable)
-            and column.nullable == self.columns[0].nullable
             for column in self.columns
         )
         return np.dtype(first) if uniform else None
+
+    @cached_property
+    def takes_nulls(self) -> bool:
+        """Every column may be missing."""
+        return all(column.nullable for column in self.columns)
 
     @cached_property
     def max_abs(self) -> float:

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from typing import Final
 
 from service.core.contracts import Server
-from service.core.errors import DeadlinePassed, MethodNotAllowed, RequestTooLarge, UnknownRoute
+from service.core.errors import DeadlinePassed, MethodNotAllowed, RequestTooLarge, UnknownRoute, UnreadableRequest
 from service.core.futures import settle
 from service.protocols.http import HttpReply, HttpRequest, Route
 from service.protocols.status import problem_reply
@@ -70,6 +70,9 @@ class Api:
 
     def too_large(self, http: HttpRequest) -> HttpReply:
         return self._refuse(http, RequestTooLarge(f"the body is larger than {self.max_body_bytes} bytes"))
+
+    def cut_off(self, http: HttpRequest) -> HttpReply:
+        return self._refuse(http, UnreadableRequest("the body broke off before its end"))
 
     def too_late(self, http: HttpRequest) -> HttpReply:
         return self._refuse(http, DeadlinePassed(self.timeout_s))

@@ -7,7 +7,6 @@ the two together: what the contract accepts is decoded, what it refuses is refus
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Union
 
@@ -25,8 +24,8 @@ from pydantic import (
 )
 
 from service.core.signature import FLOATS, INTS, Column, Container, Output, Signature
-from service.protocols.native import BY_CLASS, PLURAL, SINGULAR, WORDS
-from service.protocols.values import EXACT_INTEGERS, accept_datetime
+from service.protocols.native import BY_CLASS, PLURAL, SINGULAR, has_record_form
+from service.protocols.values import EXACT_INTEGERS, accept_datetime, float_limit, int_limits
 
 
 class NonFiniteNumber(BaseModel):
@@ -64,22 +63,22 @@ def request_types(name: str, signature: Signature) -> list[type[BaseModel]]:
     """
     cells = [cell_type(column) for column in signature.columns]
     names: Any = Literal.__getitem__(signature.output_names)
-    outputs = {"outputs": (list[names], Field(None, min_length=1))}
+    outputs = {"outputs": (Annotated[list[names], Field(min_length=1)] | None, None)}
     fields = _by_alias(signature, cells)
-    instances: Any = Union[list[_model(f"{name}.Row", fields)], list[_row_type(cells)]]  # type: ignore[misc]
+    instances: Any = Union[list[_model(f"{name}-Row", fields)], list[_row_type(cells)]]  # type: ignore[misc]
     if signature.container is Container.SERIES:
         instances = Union[instances, list[cells[0]]]  # type: ignore[valid-type]
     table = _model(
-        f"{name}.Table",
+        f"{name}-Table",
         _by_alias(signature, [Annotated[list[cell], Field(min_length=1)] for cell in cells]),  # type: ignore[valid-type]
         {"same_length": model_validator(mode="after")(_same_length)},
     )
     forms = [
-        _model(f"{name}.Instances", {"instances": (Annotated[instances, Field(min_length=1)], ...), **outputs}),
-        _model(f"{name}.Columns", {"columns": (table, ...), **outputs}),
+        _model(f"{name}-Instances", {"instances": (Annotated[instances, Field(min_length=1)], ...), **outputs}),
+        _model(f"{name}-Columns", {"columns": (table, ...), **outputs}),
     ]
-    if not set(WORDS) & set(signature.names):
-        forms.insert(0, _model(f"{name}.Record", {**fields, **outputs}))
+    if has_record_form(signature):
+        forms.insert(0, _model(f"{name}-Record", {**fields, **outputs}))
     return forms
 
 
@@ -96,15 +95,13 @@ def cell_type(column: Column) -> Any:
 
 def _kind_of(column: Column) -> Any:
     if column.dtype in FLOATS:
-        limit = min(float(np.finfo(column.dtype).max), column.max_abs or math.inf)
+        limit = float_limit(column)
         bounds: dict[str, Any] = {} if limit == np.finfo(np.float64).max else {"ge": -limit, "le": limit}
         return Annotated[
-            float, Strict(), Field(allow_inf_nan=False, **bounds), BeforeValidator(_exact_in(column.dtype))
+            float, Strict(), Field(allow_inf_nan=False, **bounds), BeforeValidator(_exact_in(column.dtype, limit))
         ]
     if column.dtype in INTS:
-        low, high = int(np.iinfo(column.dtype).min), int(np.iinfo(column.dtype).max)
-        if column.nullable:
-            low, high = max(low, -EXACT_INTEGERS), min(high, EXACT_INTEGERS)
+        low, high = int_limits(column)
         return Annotated[int, Strict(), Field(ge=low, le=high), BeforeValidator(_whole)]
     if column.dtype == "bool":
         return Annotated[bool, Strict()]
@@ -114,11 +111,11 @@ def _kind_of(column: Column) -> Any:
     return Annotated[str, Strict()]
 
 
-def _exact_in(dtype: str) -> Callable[[Any], Any]:
+def _exact_in(dtype: str, limit: float) -> Callable[[Any], Any]:
     """Refuses integers that floats of `dtype` can only round."""
 
     def check(value: Any) -> Any:
-        if type(value) is int and abs(value) <= np.finfo(dtype).max and int(np.dtype(dtype).type(value)) != value:
+        if type(value) is int and (abs(value) > limit or int(np.dtype(dtype).type(value)) != value):
             raise ValueError(f"{dtype} cannot hold this integer exactly")
         return value
 
@@ -196,8 +193,8 @@ def reply_types(name: str, signature: Signature) -> list[type[BaseModel]]:
         for o in signature.outputs
     }
     return [
-        create_model(f"{name}.Prediction", **one, **about),
-        create_model(f"{name}.Predictions", **many, **about),
+        create_model(f"{name}-Prediction", **one, **about),
+        create_model(f"{name}-Predictions", **many, **about),
     ]
 
 

@@ -19,7 +19,7 @@ PROBLEM: Final = "application/problem+json"
 
 @dataclass(slots=True)
 class HttpRequest:
-    """`path_params` are percent-decoded; header names are lower-case; of repeated ones the last counts.
+    """`path_params` are percent-decoded; header names are lower-case; repeated headers are joined by commas.
     `answered` is set with the reply that goes out, so that a later one is not counted too.
     """
 

@@ -65,6 +65,11 @@ class Exchange:
         forms = [word for word in ("instances", "columns") if word in content]
         self._one = not forms
         if self._one:
+            if not has_record_form(signature):
+                raise InvalidRequest(
+                    f'expected "instances" or "columns": a column of this model is called {" or ".join(WORDS)}, '
+                    "so it takes no flat record"
+                )
             record = {key: value for key, value in content.items() if key != "outputs"}
             return InferRequest(decode_records([record], signature, exact=exact), outputs)
         if len(forms) == 2:
@@ -82,6 +87,11 @@ class Exchange:
         content["model"] = reply.model
         content["version"] = reply.version
         return content
+
+
+def has_record_form(signature: Signature) -> bool:
+    """Whether a flat record can be told from the forms for many rows: no column is called like their words."""
+    return not set(WORDS) & set(signature.names)
 
 
 def choose_outputs(wanted: Any, signature: Signature) -> tuple[str, ...]:
@@ -137,7 +147,7 @@ def decode_rows(rows: list[list[Any]], signature: Signature, *, exact: bool = Fa
     dtype = signature.matrix_dtype
     if dtype is not None:
         flat = list(chain.from_iterable(rows))
-        values = decode_numbers(flat, dtype, nullable=signature.columns[0].nullable, below=signature.max_abs)
+        values = decode_numbers(flat, dtype, nullable=signature.takes_nulls, max_abs=signature.max_abs)
         if values is not None:
             return Matrix(values.reshape(len(rows), width))
     return _assemble(zip(*rows, strict=True), signature, exact)

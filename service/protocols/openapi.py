@@ -12,6 +12,7 @@ from service import __version__
 from service.core.contracts import Served
 from service.protocols.contract import reply_types, request_types
 from service.protocols.http import PROBLEM, Route, Scope
+from service.protocols.native import has_record_form
 from service.protocols.status import ProblemDetails
 
 _REF: Final = "#/components/schemas/{model}"
@@ -68,8 +69,9 @@ def document(served: Sequence[Served], routes: Sequence[Route]) -> dict[str, Any
 
 def _predict(model: Served, request: dict[str, Any], reply: dict[str, Any]) -> dict[str, Any]:
     rows = [list(model.example.values())]
+    record = {"record": {"summary": "One record", "value": model.example}}
     examples = {
-        "record": {"summary": "One record", "value": model.example},
+        **(record if has_record_form(model.signature) else {}),
         "instances": {"summary": "Many rows", "value": {"instances": rows}},
         "columns": {"summary": "By column", "value": {"columns": {k: [v] for k, v in model.example.items()}}},
     }

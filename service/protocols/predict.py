@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 
 from service.core.contracts import Server
-from service.core.errors import UnknownVersion, UnsupportedMediaType
+from service.core.errors import UnsupportedMediaType
 from service.core.futures import then
 from service.core.messages import Target
 from service.core.names import parse_version
@@ -22,12 +22,11 @@ def predict(server: Server, http: HttpRequest) -> Future[HttpReply]:
 
 
 def target_of(http: HttpRequest) -> Target:
-    """The model that the path names; version and label are numbers and words, or unknown."""
+    """The model, version and label that the path names."""
     params = http.path_params
     version = params.get("version")
-    number = parse_version(version) if version is not None else None
-    if version is not None and number is None:
-        raise UnknownVersion(params["name"], ())
+    # Versions begin at 1: what is no number asks for version 0, and hears which ones there are.
+    number = None if version is None else parse_version(version) or 0
     return Target(params.get("name"), number, params.get("label"))
 
 
@@ -47,7 +46,7 @@ def require_json(http: HttpRequest) -> None:
             f"expected Content-Type: application/json, got {given[:60]!r}" if given else
             "expected Content-Type: application/json, got none"
         )  # fmt: skip
-    charset = parameters.partition("charset=")[2].strip().strip('"').lower()
+    charset = parameters.lower().partition("charset=")[2].partition(";")[0].strip().strip('"')
     if charset not in ("", "utf-8", "utf8"):
         raise UnsupportedMediaType(f"JSON is UTF-8; got charset {charset[:30]!r}")
 

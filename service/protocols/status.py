@@ -30,6 +30,12 @@ STATUS: Final[tuple[tuple[type[TandemError], int, str], ...]] = (
 )
 
 
+_FOR_CALLERS: Final = tuple(kind for kind, _, _ in STATUS)
+
+# Proxies and logs cut long lines: an answer that says no stays below this, however long names and values are.
+PROBLEM_BYTES: Final = 8 * 1024 - 1
+
+
 class CellProblem(BaseModel):
     """One thing wrong with the rows. `row` counts from zero; null means every row, or the request as a whole."""
 
@@ -55,9 +61,11 @@ def status_of(error: BaseException) -> int:
 
 
 def problem_reply(error: BaseException, request_id: str) -> HttpReply:
-    """The reply for `error`. An error that is not ours says nothing but that it happened."""
+    """The reply for `error`. One that the table does not know says nothing but that it happened:
+    an exception of a library may quote paths or data, and an ArtefactError is for operators.
+    """
     status, kind = _entry(error)
-    known = error if isinstance(error, TandemError) else errors.ModelFailed()
+    known = error if isinstance(error, _FOR_CALLERS) else errors.ModelFailed()
     content: dict[str, Any] = {
         "type": f"urn:tandem:problem:{kind}",
         "title": known.title,
@@ -74,7 +82,16 @@ def problem_reply(error: BaseException, request_id: str) -> HttpReply:
         headers["allow"] = ", ".join(known.allowed)
     if isinstance(known, errors.Unavailable):
         headers["retry-after"] = str(known.retry_after_s)
-    return HttpReply(status, orjson.dumps(content), PROBLEM, headers)
+    return HttpReply(status, _within_limit(content), PROBLEM, headers)
+
+
+def _within_limit(content: dict[str, Any]) -> bytes:
+    """The content as JSON, with as many of its errors as PROBLEM_BYTES allow, and at least one."""
+    body = orjson.dumps(content)
+    while len(body) > PROBLEM_BYTES and len(content.get("errors", ())) > 1:
+        content["errors"].pop()
+        body = orjson.dumps(content)
+    return body
 
 
 def _entry(error: BaseException) -> tuple[int, str]:

@@ -11,9 +11,10 @@ law, and the quick way accepts exactly what it accepts (a property test holds th
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,11 +32,11 @@ class Absent:
 
 ABSENT: Final = Absent()
 
-# JSON integers beyond 64 bits reach us as floats from the fast parser. From here on a float
+# JSON integers beyond 64 bits reach us as floats from the fast parser. Past this one a float
 # may be such an integer, so the body is read again by a parser that keeps every digit.
-INEXACT_FROM: Final = 2.0**63
-# Every integer up to here is a float64, and every float64 from here is an integer.
-EXACT_INTEGERS: Final = 2**53
+EXACT_FLOATS: Final = math.nextafter(2.0**63, 0)
+# Every integer up to here is a float64, and no other number rounds to it: 2^53 may have been 2^53 + 1.
+EXACT_INTEGERS: Final = 2**53 - 1
 
 
 class NeedsExactParse(Exception):
@@ -78,7 +79,7 @@ def decode_column(values: Sequence[Any], column: Column, problems: Problems, *, 
     array = convert(values, column, kinds)
     if array is not None and array.dtype.kind == "f" and not exact:
         _refuse_inexact(array)
-    if array is not None and _within(values, array, column):
+    if array is not None and (not column.closed or set(values) - {None} <= column.known):
         return array
 
     accept = _accept_for(column)
@@ -98,28 +99,19 @@ def decode_column(values: Sequence[Any], column: Column, problems: Problems, *, 
 
 
 def _refuse_inexact(numbers: Any) -> None:
-    if bool((np.abs(numbers) >= INEXACT_FROM).any()):
+    # A float64 to compare with: float16 would have no such number.
+    if bool((np.abs(numbers) > np.float64(EXACT_FLOATS)).any()):
         raise NeedsExactParse
 
 
-def _within(values: Sequence[Any], array: NDArray[Any], column: Column) -> bool:
-    """Whether a converted column also keeps to the limits that the estimator was seen to have."""
-    if column.closed and not set(values) - {None} <= column.known:
-        return False
-    return column.max_abs is None or not bool((np.abs(array) > column.max_abs).any())
-
-
-def decode_numbers(flat: list[Any], dtype: np.dtype[Any], *, nullable: bool, below: float) -> NDArray[Any] | None:
+def decode_numbers(flat: list[Any], dtype: np.dtype[Any], *, nullable: bool, max_abs: float) -> NDArray[Any] | None:
     """A whole matrix of one kind at once, or None where a value needs a closer look.
 
-    Floats of size `below` or more do: the estimator may not take them.
+    Floats larger than `max_abs` do: the estimator may not take them.
     """
     kinds = set(map(type, flat))
     if dtype.kind == "f":
-        array = _floats(flat, dtype, kinds, nullable)
-        if array is not None and bool((np.abs(array) >= min(below, INEXACT_FROM)).any()):
-            return None
-        return array
+        return _floats(flat, dtype, kinds, nullable, min(max_abs, EXACT_FLOATS, float(np.finfo(dtype).max)))
     if dtype.kind == "b":
         return np.array(flat, dtype=bool) if kinds == {bool} else None
     return _ints(flat, dtype, kinds)
@@ -132,7 +124,7 @@ def expected(column: Column) -> str:
         more = f" … ({len(column.categories)} in all)" if len(column.categories) > 5 else ""
         text = f"one of {shown}{more}"
     elif column.dtype in FLOATS:
-        limit = _float_limit(column)
+        limit = float_limit(column)
         text = "a number" if limit == np.finfo(np.float64).max else f"a number of at most {limit:.9g} in size"
         text = f"{text} ({column.dtype})"
     elif column.dtype in INTS:
@@ -167,7 +159,7 @@ def _accept_for(column: Column) -> Accept:
 def _accept_kind(column: Column) -> Accept:
     if column.dtype in FLOATS:
         kind = np.dtype(column.dtype).type
-        limit = _float_limit(column)
+        limit = float_limit(column)
 
         def accept_float(value: Any) -> tuple[bool, Any]:
             if type(value) is float:
@@ -179,15 +171,12 @@ def _accept_kind(column: Column) -> Accept:
 
         return accept_float
     if column.dtype in INTS:
-        info = np.iinfo(column.dtype)
+        low, high = int_limits(column)
 
         def accept_int(value: Any) -> tuple[bool, Any]:
             if type(value) is float and value.is_integer() and abs(value) <= EXACT_INTEGERS:
                 value = int(value)
-            if type(value) is not int or not info.min <= value <= info.max:
-                return False, value
-            # With missing values in it the column is float64, as pandas has it.
-            return not column.nullable or abs(value) <= EXACT_INTEGERS, value
+            return type(value) is int and low <= value <= high, value
 
         return accept_int
     if column.dtype == "bool":
@@ -197,46 +186,72 @@ def _accept_kind(column: Column) -> Accept:
     return lambda value: (type(value) is str, value)
 
 
-def _float_limit(column: Column) -> float:
+def float_limit(column: Column) -> float:
+    """The largest number that a float column takes; always finite."""
     top = float(np.finfo(column.dtype).max)
     return top if column.max_abs is None else min(top, column.max_abs)
 
 
+def int_limits(column: Column) -> tuple[int, int]:
+    """The least and the greatest number that an integer column takes."""
+    info = np.iinfo(column.dtype)
+    if not column.nullable:
+        return int(info.min), int(info.max)
+    # With missing values in it the column is float64, as pandas has it.
+    return max(int(info.min), -EXACT_INTEGERS), min(int(info.max), EXACT_INTEGERS)
+
+
 _DATETIME: Final = re.compile(
-    r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?))?(Z|[+-]\d\d:\d\d)?", re.ASCII
+    r"(?P<date>\d{4}-\d\d-\d\d)"
+    r"(?:[T ](?P<time>\d\d:\d\d(?::\d\d(?:\.(?P<fraction>\d{1,9}))?)?)(?P<offset>Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)?)?",
+    re.ASCII,
 )
+_DIGITS: Final = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 
 
 def accept_datetime(value: Any, column: Column) -> tuple[bool, Any]:
-    """An ISO 8601 text as numpy.datetime64 in the column's unit; with an offset, in UTC."""
+    """An ISO 8601 text as numpy.datetime64 in the column's unit, which must hold it exactly; with an offset, in UTC."""
     found = _DATETIME.fullmatch(value) if type(value) is str else None
-    if found is None or (found[3] is not None) != (column.timezone is not None):
+    if found is None or (found["offset"] is not None) != (column.timezone is not None):
         return False, value
     unit = datetime_unit(column)
-    try:
-        whole = np.datetime64(f"{found[1]}T{found[2] or '00:00'}", "ns" if unit == "ns" else "us")
-        # numpy wraps silently where nanoseconds run out of 64 bits, in 1677 and 2262.
-        if unit == "ns" and str(whole)[:10] != found[1]:
-            return False, value
-        if found[3] not in (None, "Z"):
-            hours, minutes = int(found[3][1:3]), int(found[3][4:])
-            offset = np.timedelta64(hours * 60 + minutes, "m")
-            whole = whole - offset if found[3][0] == "+" else whole + offset
-        return True, whole.astype(f"datetime64[{unit}]")
-    except ValueError:
+    if len((found["fraction"] or "").rstrip("0")) > _DIGITS[unit]:
         return False, value
+    text, offset = f"{found['date']}T{found['time'] or '00:00'}", _offset(found["offset"])
+    try:
+        moment = np.datetime64(text, unit) - offset
+    except ValueError:  # no such day, or no such time of day
+        return False, value
+    # numpy wraps silently where nanoseconds run out of 64 bits, in 1677 and 2262; seconds do not.
+    # Nor does it mind the years 10000 and -1, which an offset may reach and no text of four digits can name.
+    whole = str(np.datetime64(text, "s") - offset)
+    fits = re.match(r"\d{4}-", whole) is not None and str(moment).startswith(whole)
+    return fits, moment if fits else value
 
 
-def datetime_unit(column: Column) -> str:
+_NO_OFFSET: Final = np.timedelta64(0, "m")
+
+
+def _offset(text: str | None) -> np.timedelta64:
+    """How far a local time is ahead of UTC: `+05:30`, `Z`, or None for a time without an offset."""
+    if text is None or text == "Z":
+        return _NO_OFFSET
+    minutes = int(text[1:3]) * 60 + int(text[4:])
+    return np.timedelta64(-minutes if text[0] == "-" else minutes, "m")
+
+
+def datetime_unit(column: Column) -> Literal["s", "ms", "us", "ns"]:
     """The unit of a pandas datetime dtype: `datetime64[us, UTC]` counts in "us"."""
-    found = re.match(r"datetime64\[(\w+)", column.pandas or "")
-    return found[1] if found else "us"
+    found = re.match(r"datetime64\[(s|ms|us|ns)\b", column.pandas or "")
+    return cast('Literal["s", "ms", "us", "ns"]', found[1]) if found else "us"
 
 
 # -- a column at once: the quick way, and the last step of the slow one --------------------------
 
 
-def _floats(values: Sequence[Any], dtype: np.dtype[Any], kinds: set[type], nullable: bool) -> NDArray[Any] | None:
+def _floats(
+    values: Sequence[Any], dtype: np.dtype[Any], kinds: set[type], nullable: bool, limit: float
+) -> NDArray[Any] | None:
     if not kinds <= ({float, int, type(None)} if nullable else {float, int}):
         return None
     try:
@@ -244,17 +259,12 @@ def _floats(values: Sequence[Any], dtype: np.dtype[Any], kinds: set[type], nulla
     except OverflowError:  # an integer of more than 1024 bits
         return None
     if int in kinds:
-        # Integers up to 2^mantissa are exact; what is larger is looked at one by one.
-        exact_to = 2.0 ** (np.finfo(dtype).nmant + 1)
-        if bool((np.abs(array) > exact_to).any()):
-            return None
-    if dtype != np.float64:
-        if bool((np.abs(array) > np.finfo(dtype).max).any()):
-            return None
-        array = array.astype(dtype)
-    elif bool(np.isinf(array).any()):
+        # Integers below 2^(mantissa bits) are exact; from there on they are looked at one by one.
+        limit = min(limit, 2.0 ** (np.finfo(dtype).nmant + 1) - 1)
+    # Asked of the float64, before it is rounded: a float32 may be within a limit that its number is not.
+    if bool((np.abs(array) > limit).any()):
         return None
-    return array
+    return array.astype(dtype, copy=False)
 
 
 def _ints(values: Sequence[Any], dtype: np.dtype[Any], kinds: set[type]) -> NDArray[Any] | None:
@@ -267,16 +277,19 @@ def _ints(values: Sequence[Any], dtype: np.dtype[Any], kinds: set[type]) -> NDAr
 
 
 def _convert_floats(values: Sequence[Any], column: Column, kinds: set[type]) -> NDArray[Any] | None:
-    return _floats(values, np.dtype(column.dtype), kinds, column.nullable)
+    return _floats(values, np.dtype(column.dtype), kinds, column.nullable, float_limit(column))
 
 
 def _convert_ints(values: Sequence[Any], column: Column, kinds: set[type]) -> NDArray[Any] | None:
-    if column.nullable:
-        if kinds == {int, type(None)} or kinds == {type(None)}:
-            return _floats(values, np.dtype(np.float64), kinds, True)
-        array = _ints(values, np.dtype(column.dtype), kinds)
-        return None if array is None or bool((np.abs(array) > EXACT_INTEGERS).any()) else array
-    return _ints(values, np.dtype(column.dtype), kinds)
+    dtype = np.dtype(column.dtype)
+    if not column.nullable:
+        return _ints(values, dtype, kinds)
+    if kinds == {int, type(None)} or kinds == {type(None)}:
+        array = _floats(values, np.dtype(np.float64), kinds, True, EXACT_INTEGERS)
+    else:
+        array = _ints(values, dtype, kinds)
+    low, high = int_limits(column)
+    return None if array is None or bool(((array < low) | (array > high)).any()) else array
 
 
 def _convert_bools(values: Sequence[Any], column: Column, kinds: set[type]) -> NDArray[Any] | None:
@@ -290,7 +303,7 @@ def _convert_strings(values: Sequence[Any], column: Column, kinds: set[type]) ->
 
 
 def _convert_datetimes(values: Sequence[Any], column: Column, kinds: set[type]) -> NDArray[Any] | None:
-    if not kinds <= {np.datetime64, type(None)}:
+    if not kinds <= ({np.datetime64, type(None)} if column.nullable else {np.datetime64}):
         return None
     return np.array(
         [np.datetime64("NaT") if value is None else value for value in values],

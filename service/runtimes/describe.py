@@ -59,12 +59,12 @@ def describe(estimator: Any, sample: Any = None) -> Described:
         )
     check_fitted(estimator)
     read = sample_without_data(estimator) if sample is None else read_sample(estimator, sample)
-    draft = Signature(container=read.container, columns=read.columns, outputs=())
+    draft = Signature(container=read.container, columns=read.columns, outputs=(), order=read.order)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         outputs, left_out = _outputs(estimator, draft, read.table, offered)
         columns = _probe(estimator, draft, read, outputs[0].name)
-    signature = Signature(container=read.container, columns=columns, outputs=tuple(outputs), left_out=left_out or None)
+    signature = draft.model_copy(update={"columns": columns, "outputs": tuple(outputs), "left_out": left_out or None})
     return Described(signature, read.table)
 
 

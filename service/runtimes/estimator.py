@@ -49,7 +49,9 @@ class EstimatorEngine:
             if len(outputs) > 1 and self._shared is not None:
                 steps, estimator = self._shared
                 data = steps.transform(data)
-            answers = {name: to_values(getattr(estimator, name)(data)) for name in outputs}
+            # The logarithm of a probability of zero is an answer, not a warning at every request.
+            with np.errstate(all="ignore"):
+                answers = {name: to_values(getattr(estimator, name)(data)) for name in outputs}
         except ValueError as error:
             _log.info("the model refused rows: %s", error)
             raise RowsRefused from error

@@ -23,39 +23,46 @@ def input_builder(signature: Signature) -> BuildInput:
     """The function that makes an estimator's input from a table of this signature."""
     match signature.container:
         case Container.ARRAY:
-            return lambda table: _array(table)
+            return lambda table: _array(table, signature)
         case Container.SERIES:
-            return lambda table: _array(table)[:, 0]
+            return lambda table: _array(table, signature)[:, 0]
         case Container.SPARSE:
-            return _sparse
+            return lambda table: _sparse(table, signature)
         case Container.FRAME:
-            columns = signature.columns
-            return lambda table: _frame(table, columns)
+            return lambda table: _frame(table, signature)
 
 
-def _array(table: Table) -> NDArray[Any]:
+def _array(table: Table, signature: Signature) -> NDArray[Any]:
     if isinstance(table, Matrix):
-        return table.values
+        return np.asarray(table.values, order=signature.order)
     arrays = list(table.columns.values())
     common = np.result_type(*arrays) if all(a.dtype.kind in "fiub" for a in arrays) else np.dtype(object)
-    values = np.empty((table.n_rows, len(arrays)), dtype=common)
-    for index, array in enumerate(arrays):
-        values[:, index] = array
+    values = np.empty((table.n_rows, len(arrays)), dtype=common, order=signature.order)
+    for index, (array, column) in enumerate(zip(arrays, signature.columns, strict=True)):
+        values[:, index] = _with_holes(array, column)
     return values
 
 
-def _sparse(table: Table) -> Any:
+def _with_holes(values: NDArray[Any], column: Column) -> NDArray[Any]:
+    """Objects with missing values as the training had them: NaN, or None."""
+    if values.dtype == object and column.missing != "none":
+        return np.where(missing(values), np.nan, values)
+    return values
+
+
+def _sparse(table: Table, signature: Signature) -> Any:
     from scipy import sparse
 
-    return sparse.csr_matrix(_array(table))
+    return sparse.csr_matrix(_array(table, signature))
 
 
-def _frame(table: Table, columns: tuple[Column, ...]) -> Any:
+def _frame(table: Table, signature: Signature) -> Any:
     import pandas as pd
 
     if isinstance(table, Matrix):
-        return pd.DataFrame(table.values, columns=[column.name for column in columns], copy=False)
-    return pd.DataFrame({column.name: _series(table.columns[column.name], column) for column in columns}, copy=False)
+        return pd.DataFrame(_array(table, signature), columns=list(signature.names), copy=False)
+    series = {column.name: _series(table.columns[column.name], column) for column in signature.columns}
+    return pd.DataFrame(series, copy=False)
 
 
 def _series(values: NDArray[Any], column: Column) -> Any:
@@ -69,8 +76,7 @@ def _series(values: NDArray[Any], column: Column) -> Any:
         series = pd.Series(values)
         return series.dt.tz_localize("UTC").dt.tz_convert(column.timezone) if column.timezone else series
     if column.pandas in (None, "object") or (column.pandas == column.dtype and column.dtype != "string"):
-        if values.dtype == object and column.missing != "none":
-            values = np.where(missing(values), np.nan, values)
+        values = _with_holes(values, column)
         # An integer column with missing values stays the float64 that it was decoded to.
         return pd.Series(values, dtype=values.dtype)
     return pd.Series(values).astype(column.pandas)  # extension dtypes hold missing values themselves

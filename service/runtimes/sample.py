@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final, cast
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ class Sample:
     container: Container
     columns: tuple[Column, ...]
     table: Table
+    order: Literal["F"] | None = None
 
 
 def read_sample(estimator: Any, sample: Any) -> Sample:
@@ -116,7 +117,12 @@ def _read_frame(estimator: Any, frame: Any) -> Sample:
         if values.dtype != object:
             return _matrix(Container.ARRAY, present, values)
         return _columns(Container.ARRAY, estimator, {n: values[:, i] for i, n in enumerate(present)})
-    return _columns(Container.FRAME, estimator, {str(name): frame[name] for name in frame.columns})
+    sample = _columns(Container.FRAME, estimator, {str(name): frame[name] for name in frame.columns})
+    return replace(sample, order=_order(frame.to_numpy())) if isinstance(sample.table, Matrix) else sample
+
+
+def _order(values: NDArray[Any]) -> Literal["F"] | None:
+    return "F" if values.flags.f_contiguous and not values.flags.c_contiguous else None
 
 
 def _fitted_names(estimator: Any) -> list[str] | None:
@@ -146,7 +152,9 @@ def _matrix(container: Container, names: Sequence[str], values: NDArray[Any], *,
         Column(name=name, dtype=dtype, pandas=pandas, **(_range(values[:, index]) if seen else {}))
         for index, name in enumerate(names)
     )
-    return Sample(container, columns, Matrix(np.ascontiguousarray(values)))
+    # pandas itself lays out what it is given column by column.
+    order: Literal["F"] | None = "F" if container is Container.FRAME else _order(values)
+    return Sample(container, columns, Matrix(np.ascontiguousarray(values)), order)
 
 
 def _columns(container: Container, estimator: Any, series: dict[str, Any], *, seen: bool = True) -> Sample:

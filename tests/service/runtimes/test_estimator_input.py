@@ -87,3 +87,15 @@ def test_sparse_rows_and_series_come_back_as_they_were() -> None:
             assert built.format == "csr"
         else:
             assert built.tolist() == texts
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_matrix_keeps_its_memory_layout_because_last_digits_depend_on_it(order: Any) -> None:
+    values = np.asarray(np.arange(6.0).reshape(3, 2), order=order)
+    frame = pd.DataFrame(values, columns=["a", "b"], copy=False)
+
+    for given in (values, frame):
+        sample = read_sample(FunctionTransformer(), given)
+        signature = Signature(container=sample.container, columns=sample.columns, outputs=(), order=sample.order)
+        built = np.asarray(input_builder(signature)(sample.table))
+        assert built.flags.c_contiguous is np.asarray(given).flags.c_contiguous

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from service.core.errors import DeadlinePassed, MethodNotAllowed, RequestTooLarge, UnknownRoute, UnreadableRequest
+from service.protocols.api import Api, allowed_methods, request_id
+from service.protocols.http import HttpReply, HttpRequest, Route, Scope
+from service.protocols.routes import by_path
+from tests.service.protocols.fake_server import EXAMPLE, FakeServer, content_of, get, post
+
+PATHS = by_path()
+
+
+class Log:
+    """Keeps what an access log would be told."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[HttpRequest, HttpReply, BaseException | None]] = []
+
+    def __call__(self, http: HttpRequest, reply: HttpReply, seconds: float, error: BaseException | None) -> None:
+        assert seconds >= 0
+        self.lines.append((http, reply, error))
+
+
+def api_over(server: FakeServer, log: Log | None = None) -> Api:
+    return Api(server, max_body_bytes=1000, timeout_s=2.0, record=log or Log())
+
+
+def route_to(handler: Any) -> dict[str, Route]:
+    return {"GET": Route("GET", "/x", handler, Scope.PUBLIC, "x")}
+
+
+def test_answer_that_is_there_is_returned_at_once() -> None:
+    reply = api_over(FakeServer()).answer(PATHS["/health/live"], get())
+
+    assert isinstance(reply, HttpReply)
+    assert content_of(reply) == {"live": True}
+
+
+def test_answer_that_is_computed_is_a_future_of_the_reply() -> None:
+    server = FakeServer(waits=True)
+    answered = api_over(server).answer(PATHS["/predict"], post(EXAMPLE))
+    assert isinstance(answered, Future)
+    assert not answered.done()
+
+    server.finish()
+
+    assert content_of(answered.result(timeout=0))["prediction"] == "yes"
+
+
+def test_every_reply_carries_request_id_and_is_neither_stored_nor_sniffed() -> None:
+    reply = api_over(FakeServer()).answer(PATHS["/health/live"], get())
+
+    assert isinstance(reply, HttpReply)
+    assert reply.headers == {
+        "x-request-id": "req-1",
+        "cache-control": "no-store",
+        "x-content-type-options": "nosniff",
+    }
+
+
+def test_handler_may_let_its_reply_be_stored() -> None:
+    reply = api_over(FakeServer()).answer(PATHS["/docs/{file}"], get(file="swagger-ui.css"))
+
+    assert isinstance(reply, HttpReply)
+    assert reply.headers["cache-control"] == "max-age=86400"
+
+
+def test_head_is_answered_as_get() -> None:
+    http = get("/models")
+    http.method = "HEAD"
+
+    reply = api_over(FakeServer()).answer(PATHS["/models"], http)
+
+    assert isinstance(reply, HttpReply)
+    assert (reply.status, "models" in content_of(reply)) == (200, True)
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "allow"),
+    [
+        pytest.param("/predict", "GET", "POST", id="get where there is post"),
+        pytest.param("/predict", "HEAD", "POST", id="head where there is no get"),
+        pytest.param("/models", "POST", "GET, HEAD", id="post where there is get"),
+        pytest.param("/models", "OPTIONS", "GET, HEAD", id="options"),
+        pytest.param("/models", "BREW", "GET, HEAD", id="unheard of"),
+    ],
+)
+def test_other_method_is_told_the_allowed_ones(path: str, method: str, allow: str) -> None:
+    log = Log()
+    http = get(path)
+    http.method = method
+
+    reply = api_over(FakeServer(), log).answer(PATHS[path], http)
+
+    assert isinstance(reply, HttpReply)
+    assert (reply.status, reply.headers["allow"]) == (405, allow)
+    assert isinstance(log.lines[0][2], MethodNotAllowed)
+
+
+def test_allowed_methods_name_head_beside_get() -> None:
+    assert allowed_methods(PATHS["/models"]) == ["GET", "HEAD"]
+
+
+def test_unexpected_exception_of_a_handler_says_nothing_but_is_logged() -> None:
+    log = Log()
+    secret = ValueError("/srv/secret")
+
+    def broken(server: Any, http: HttpRequest) -> HttpReply:
+        raise secret
+
+    reply = api_over(FakeServer(), log).answer(route_to(broken), get())
+
+    assert isinstance(reply, HttpReply)
+    assert reply.status == 500
+    assert b"secret" not in reply.body
+    assert log.lines[0][2] is secret
+
+
+@pytest.mark.parametrize("error", [ValueError("/srv/secret"), MemoryError(), SystemExit(1)], ids=repr)
+def test_failure_of_the_engine_is_a_reply_and_says_nothing(error: BaseException) -> None:
+    log = Log()
+
+    answered = api_over(FakeServer(error=error), log).answer(PATHS["/predict"], post(EXAMPLE))
+
+    assert isinstance(answered, Future)
+    reply = answered.result(timeout=0)
+    assert (reply.status, content_of(reply)["request_id"]) == (500, "req-1")
+    assert b"secret" not in reply.body
+    assert log.lines[0][2] is error
+
+
+def test_cancelled_engine_is_a_reply_too() -> None:
+    server = FakeServer(waits=True)
+    answered = api_over(server).answer(PATHS["/predict"], post(EXAMPLE))
+
+    server.pending.cancel()
+
+    assert isinstance(answered, Future)
+    assert answered.result(timeout=0).status == 500
+
+
+@pytest.mark.parametrize(
+    ("refuse", "status", "kind"),
+    [
+        pytest.param(lambda api, http: api.not_found(http), 404, UnknownRoute, id="no route"),
+        pytest.param(lambda api, http: api.wrong_method(PATHS["/models"], http), 405, MethodNotAllowed, id="method"),
+        pytest.param(lambda api, http: api.too_large(http), 413, RequestTooLarge, id="too large"),
+        pytest.param(lambda api, http: api.cut_off(http), 400, UnreadableRequest, id="cut off"),
+        pytest.param(lambda api, http: api.too_late(http), 504, DeadlinePassed, id="too late"),
+    ],
+)
+def test_what_an_entry_point_refuses_is_a_problem_and_is_logged(refuse: Any, status: int, kind: type) -> None:
+    log = Log()
+
+    reply = refuse(api_over(FakeServer(), log), get())
+
+    assert (reply.status, reply.content_type) == (status, "application/problem+json")
+    assert reply.headers["x-request-id"] == "req-1"
+    assert [type(error) for _, _, error in log.lines] == [kind]
+
+
+def test_every_request_is_logged_once() -> None:
+    log = Log()
+    api = api_over(FakeServer(), log)
+    requests = [post(EXAMPLE), get("/models"), post(b"{")]
+
+    for http in requests:
+        api.answer(PATHS["/models" if http.method == "GET" else "/predict"], http)
+
+    assert [(http, reply.status) for http, reply, _ in log.lines] == list(zip(requests, [200, 200, 400], strict=True))
+
+
+def test_reply_that_comes_after_the_deadline_is_not_logged_twice() -> None:
+    log = Log()
+    server = FakeServer(waits=True)
+    api = api_over(server, log)
+    http = post(EXAMPLE)
+    api.answer(PATHS["/predict"], http)
+    api.too_late(http)
+
+    server.finish()
+
+    assert [reply.status for _, reply, _ in log.lines] == [504]
+
+
+@pytest.mark.parametrize("given", ["a", "req-1", "0b5c:1@host/x=2+3._-", "x" * 128])
+def test_safe_request_id_is_kept(given: str) -> None:
+    assert request_id(given) == given
+
+
+@pytest.mark.parametrize(
+    "given",
+    [None, "", "x" * 129, "a b", "a\r\nset-cookie: x", "a\n", "<script>", "ä", "a\x00", '{"a":1}'],
+    ids=repr,
+)
+def test_other_request_id_is_replaced_by_a_fresh_one(given: str | None) -> None:
+    one, other = request_id(given), request_id(given)
+
+    assert one != given
+    assert one != other
+    assert request_id(one) == one
