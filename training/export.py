@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from service import __version__
 from service.core.errors import EstimatorUnusable, NameInvalid, TandemError
 from service.core.names import check_name, parse_version
-from service.core.signature import Signature
+from service.core.signature import Container, Signature
 from service.core.table import Values, take
 from service.protocols.native import Exchange, write_columns, write_outputs
 from service.repository.manifest import (
@@ -59,7 +59,7 @@ def export(
     y: Any = None,
     version: int | None = None,
     scores: Mapping[str, Any] | None = None,
-    files: Mapping[str, bytes] | None = None,
+    files: Mapping[str, bytes] | Callable[[Described], Mapping[str, bytes]] | None = None,
 ) -> ExportedModel:
     """Export a fitted estimator or pipeline as `repository/name/version`.
 
@@ -74,7 +74,7 @@ def export(
         y: true targets of `X`; with them the estimator's own score on `X` is kept.
         version: None means the next free number.
         scores: measured elsewhere (on held-out data, say); kept in the manifest.
-        files: further files for the version's folder, by name.
+        files: further files for the version's folder, by name; or what makes them once the model is described.
 
     Raises:
         EstimatorUnusable: unfitted, nothing to serve, code that no other process can import, or a
@@ -85,15 +85,18 @@ def export(
     check_name(name)
     if version is not None and parse_version(str(version)) is None:
         raise NameInvalid(f"version {version!r}: expected a whole number from 1")
-    for file in files or {}:
+    described = describe(estimator, X)
+    further = files(described) if callable(files) else files or {}
+    for file in further:
         if Path(file).name != file or file in (MODEL, GOLDEN, MANIFEST):
             raise NameInvalid(f"{file!r} cannot be the name of a further file")
-    described = describe(estimator, X)
     content = dump(estimator)
     trust = needed_trust(content)
     golden = _golden(estimator, X, described, open_model(content, trusted=trust))
     kept_scores = dict(scores or {})
     if y is not None:
+        if not hasattr(estimator, "score"):
+            raise EstimatorUnusable(f"{type(estimator).__name__} has no score: leave y out")
         kept_scores["score_on_sample"] = float(estimator.score(X, y))
 
     def manifest(number: int, entries: dict[str, FileEntry]) -> Manifest:
@@ -111,7 +114,7 @@ def export(
             trust=trust,
         )
 
-    contents = {MODEL: content, GOLDEN: golden, **(files or {})}
+    contents = {MODEL: content, GOLDEN: golden, **further}
     path, written = publish(Path(repository), name, version, contents, manifest)
     return ExportedModel(name, written.version, path, written)
 
@@ -120,7 +123,7 @@ def dump(estimator: Any) -> bytes:
     """The estimator as a joblib file.
 
     Raises:
-        EstimatorUnusable: it holds a lambda, or a class that only this session knows.
+        EstimatorUnusable: it holds a lambda, or whatever else has no name to be found under.
     """
     import joblib
 
@@ -132,14 +135,7 @@ def dump(estimator: Any) -> bytes:
             f"the estimator cannot be written: {error}. Lambdas and functions defined inside other "
             "functions cannot be exported; define them in a module that the service can import"
         ) from error
-    content = buffer.getvalue()
-    local = [found.removeprefix("__main__.") for found in needed_trust(content) if found.startswith("__main__.")]
-    if local:
-        raise EstimatorUnusable(
-            f"{', '.join(local)} is defined in this notebook or script, where no service can import it; "
-            "move it to a module"
-        )
-    return content
+    return buffer.getvalue()
 
 
 def estimator_name(estimator: Any) -> str:
@@ -186,17 +182,22 @@ def _golden(estimator: Any, sample: Any, described: Described, reopened: Any) ->
 
 
 def take_raw(sample: Any, rows: NDArray[np.intp], signature: Signature) -> Any:
-    """Rows of the sample itself, as the estimator takes them."""
-    if hasattr(sample, "iloc"):
-        kept = sample.iloc[rows]
-        if getattr(kept, "ndim", 1) == 2 and signature.container == "frame":
-            return kept[list(signature.names)]
-        return kept.to_numpy() if signature.container == "array" else kept
+    """Rows of the sample itself, in the container and memory layout the estimator gets from the service.
+
+    Taking rows may change the layout, on which the last digits of linear algebra depend.
+    """
     if hasattr(sample, "tocsr"):
         return sample.tocsr()[rows]
-    taken = [sample[i] for i in rows] if isinstance(sample, list | tuple) else np.asarray(sample)[rows]
-    if signature.container == "frame":
+    if hasattr(sample, "iloc"):
+        kept = sample.iloc[rows]
+        if signature.container is Container.FRAME:
+            kept = kept[list(signature.names)]
+    else:
+        kept = [sample[i] for i in rows] if isinstance(sample, list | tuple) else np.asarray(sample)[rows]
+    if signature.matrix_dtype is not None and signature.container is not Container.SERIES:
+        kept = np.asarray(kept, order=signature.order or "C")
+    if signature.container is Container.FRAME and not hasattr(kept, "iloc"):
         import pandas as pd
 
-        return pd.DataFrame(np.asarray(taken), columns=list(signature.names))
-    return taken
+        return pd.DataFrame(kept, columns=list(signature.names), copy=False)
+    return kept.to_numpy() if signature.container is Container.ARRAY and hasattr(kept, "iloc") else kept

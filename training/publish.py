@@ -64,7 +64,11 @@ def publish(
                 if version is not None:
                     raise VersionExists(f"version {version} of {name!r} exists already") from error
                 continue
-            _sync_folder(target.parent)
+            try:
+                _sync_folder(target.parent)
+            except OSError:
+                os.rename(target, draft)  # as if it had never been there
+                raise
             return target, manifest
         raise VersionExists(f"no free version of {name!r} after {ATTEMPTS} attempts")
     finally:
