@@ -40,6 +40,7 @@ class Tandem:
         self._watcher = Watcher(self._catalog.poll, settings.poll_s)
         self._lock = threading.Lock()
         self._is_started = False
+        _restart_after_fork(self)
         self.server = ModelServer(self._catalog)
         self.api = Api(
             self.server, max_body_bytes=settings.max_body_bytes, timeout_s=settings.timeout_s, record=_record
@@ -51,9 +52,9 @@ class Tandem:
             if self._is_started:
                 return
             self._is_started = True
+            self.server.welcome()
             self._workers.start()
             self._watcher.start()
-            _restart_after_fork(self)
 
     def stop(self) -> None:
         """Not ready any more; what was accepted is finished; threads end."""
@@ -67,6 +68,7 @@ class Tandem:
 
     def _restart(self) -> None:
         self._lock = threading.Lock()
+        self._catalog.forget()
         if self._is_started:
             self._workers.start()
             self._watcher.start()

@@ -61,6 +61,10 @@ class ModelServer:
     def is_ready(self) -> bool:
         return self._catalog.is_loaded and not self._is_draining
 
+    def welcome(self) -> None:
+        """From now on the service is ready as soon as its models are loaded."""
+        self._is_draining = False
+
     def drain(self) -> None:
         """From now on the service is not ready; what was accepted is still answered."""
         self._is_draining = True

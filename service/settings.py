@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.repository.allowlist import refused_names
+
 
 class Settings(BaseSettings):
     """Every field is also a variable: `models` is `TANDEM_MODELS`. Defaults suit a laptop, closed to strangers."""
@@ -53,6 +55,12 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+    @field_validator("trust")
+    @classmethod
+    def _is_spelt(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        refused_names((), value)  # raises where an entry stands for more than one package
+        return value
 
     @field_validator("device")
     @classmethod

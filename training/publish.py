@@ -49,8 +49,8 @@ def publish(
         for file, content in files.items():
             _write(draft / file, content)
         entries = {file: FileEntry(sha256=digest(content), bytes=len(content)) for file, content in files.items()}
-        (repository / name).mkdir(exist_ok=True)
         for _ in range(ATTEMPTS):
+            (repository / name).mkdir(exist_ok=True)
             number = version if version is not None else next_version(repository / name)
             manifest = describe(number, entries)
             _write(draft / MANIFEST, manifest.model_dump_json(indent=2).encode() + b"\n")
@@ -58,6 +58,8 @@ def publish(
             target = repository / name / str(number)
             try:
                 os.rename(draft, target)
+            except FileNotFoundError:
+                continue  # another exporter failed, and took the empty folder of the model with it
             except OSError as error:
                 if not target.exists():
                     raise

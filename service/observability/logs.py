@@ -14,6 +14,9 @@ LogFormat = Literal["json", "console"]
 _QUIET: Final = ("uvicorn.access", "gunicorn.access", "_granian.access", "granian.access")
 _SERVERS: Final = ("uvicorn", "uvicorn.error", "gunicorn.error", "_granian")
 
+# Without local variables: they hold the callers' rows, megabytes of them.
+_TRACEBACK: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+
 _access = structlog.get_logger("tandem.access")
 
 
@@ -29,7 +32,7 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
     renderer: list[Any] = (
         [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
         if log_format == "console"
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        else [structlog.processors.ExceptionRenderer(_TRACEBACK), structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -56,7 +59,7 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
 
 
 def log_access(*, method: str, path: str, status: int, ms: float, request_id: str, error: BaseException | None) -> None:
-    """One line per request. A failure of ours (5xx) carries its traceback; a caller's mistake its text."""
+    """One line per request. A failure of ours (500) carries its traceback; any other its text."""
     fields: dict[str, Any] = {
         "method": method,
         "path": path[:200],

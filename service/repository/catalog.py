@@ -121,7 +121,7 @@ class Catalog:
         version = Version(found)
         try:
             loaded = self._load(found)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # code in a model may call sys.exit
             version.move(State.FAILED)
             version.reason = str(error) if isinstance(error, TandemError) else f"{type(error).__name__}: {error}"
             _log.error("version %d of %s is not served: %s", found.version, found.name, version.reason)
@@ -156,6 +156,15 @@ class Catalog:
             version.leases -= 1
             if version.leases == 0 and version.state is State.DRAINING:
                 version.move(State.GONE)
+
+    def forget(self) -> None:
+        """For a forked child: nothing is live yet.
+
+        Locks may be held, and lanes busy, on behalf of threads that only the parent has.
+        """
+        self._lock = threading.Lock()
+        self._versions, self._failed = {}, {}
+        self._first_poll_done = False
 
     # -- what requests ask -----------------------------------------------------------------------
 

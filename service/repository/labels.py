@@ -18,7 +18,7 @@ STABLE: Final = "stable"
 
 
 def read_labels(folder: Path) -> dict[str, int]:
-    """The labels of the model in `folder`; a file that cannot be read sets none.
+    """The labels of the model in `folder`; no file sets none.
 
     Raises:
         ManifestInvalid: the file is there but holds no labels.
@@ -27,7 +27,7 @@ def read_labels(folder: Path) -> dict[str, int]:
         content = json.loads((folder / LABELS).read_bytes())
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ManifestInvalid(f"{folder.name}/{LABELS} is not JSON") from error
     if not isinstance(content, dict) or not all(type(version) is int for version in content.values()):
         raise ManifestInvalid(f'{folder.name}/{LABELS}: expected {{"label": version, …}}')

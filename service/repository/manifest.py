@@ -62,7 +62,7 @@ def read_manifest(folder: Path, name: str, number: int) -> Manifest:
         raise ManifestInvalid(f"{name}/{number}/{MANIFEST} cannot be read: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
+        place = ".".join(map(str, first["loc"])) or "as a whole"
         raise ManifestInvalid(f"{name}/{number}/{MANIFEST}: {place}: {first['msg']}") from None
     if (manifest.name, manifest.version) != (name, number):
         raise ManifestInvalid(f"{name}/{number}/{MANIFEST} is that of version {manifest.version} of {manifest.name!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -15,15 +15,18 @@ from service.repository.manifest import MANIFEST
 
 _log = logging.getLogger(__name__)
 
+# Name, time of change in nanoseconds, size and inode of each file, by name.
+Stamp = tuple[tuple[str, int, int, int], ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A version on disk. `stamp` changes when its manifest (or the bare file) is another one."""
+    """A version on disk. `stamp` changes when one of its files (or the bare file) is another one."""
 
     name: str
     version: int
     path: Path
-    stamp: tuple[int, int, int]
+    stamp: Stamp
     is_bare: bool = False
 
 
@@ -46,6 +49,7 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._labels: dict[str, Mapping[str, int]] = {}
         self._complained: set[str] = set()
 
     def scan(self) -> Snapshot:
@@ -62,17 +66,18 @@ class Folder:
             }
             if found:
                 versions[folder.name] = dict(sorted(found.items()))
-                labels[folder.name] = self._labels(folder)
+                labels[folder.name] = self._labels_in(folder)
         return Snapshot(versions, labels)
 
-    def _labels(self, folder: Path) -> Mapping[str, int]:
+    def _labels_in(self, folder: Path) -> Mapping[str, int]:
+        """The labels; where they are damaged, those read before, so that `stable` does not jump to the newest."""
         try:
-            return read_labels(folder)
+            self._labels[folder.name] = read_labels(folder)
         except (ArtefactError, OSError) as error:
             if str(error) not in self._complained:  # once, not at every poll
                 self._complained.add(str(error))
                 _log.error("%s", error)
-            return {}
+        return self._labels.get(folder.name, {})
 
 
 class BareFile:
@@ -83,8 +88,7 @@ class BareFile:
         self._name = bare_name(path)
 
     def scan(self) -> Snapshot:
-        stamp = _stamp(self._path)
-        found = Found(self._name, 1, self._path, stamp, is_bare=True)
+        found = Found(self._name, 1, self._path, _stamp([self._path]), is_bare=True)
         return Snapshot({self._name: {1: found}}, {self._name: {}})
 
 
@@ -94,12 +98,13 @@ def bare_name(path: Path) -> str:
 
 
 def _find(name: str, number: int, folder: Path) -> Found | None:
+    # Every file counts: a folder that is being copied here may have its manifest before its model.
     try:
-        return Found(name, number, folder, _stamp(folder / MANIFEST))
+        return Found(name, number, folder, _stamp(folder.iterdir())) if (folder / MANIFEST).is_file() else None
     except OSError:
-        return None  # no manifest: not a version, or not yet
+        return None  # it is being removed
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
-    status = path.stat()
-    return status.st_mtime_ns, status.st_size, status.st_ino
+def _stamp(paths: Iterable[Path]) -> Stamp:
+    statuses = sorted((path.name, path.stat()) for path in paths)
+    return tuple((name, status.st_mtime_ns, status.st_size, status.st_ino) for name, status in statuses)

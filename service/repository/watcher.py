@@ -19,8 +19,8 @@ class Watcher:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self._stop.clear()
-        self._thread = threading.Thread(target=self._watch, name="tandem-watcher", daemon=True)
+        self._stop = threading.Event()  # a new one: after a fork nobody wakes those who hold the old one's lock
+        self._thread = threading.Thread(target=self._watch, args=(self._stop,), name="tandem-watcher", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -29,11 +29,11 @@ class Watcher:
         if self._thread is not None:
             self._thread.join()
 
-    def _watch(self) -> None:
+    def _watch(self, stop: threading.Event) -> None:
         while True:
             try:
                 self._poll()
             except Exception:
                 _log.exception("looking at the model repository failed; it will be tried again")
-            if self._stop.wait(self._interval_s):
+            if stop.wait(self._interval_s):
                 return

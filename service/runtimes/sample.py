@@ -15,6 +15,7 @@ from service.core.signature import FLOATS, INTS, Column, Container, DType
 from service.core.table import Frame, Matrix, Table
 from service.runtimes.structure import first_step, is_vectorizer, known_categories, text_columns
 
+EMPTY: Final = "the sample is empty; at least one row is needed"
 _KNOWN_DTYPES: Final = frozenset({*FLOATS, *INTS, "bool"})
 
 
@@ -35,6 +36,8 @@ def read_sample(estimator: Any, sample: Any) -> Sample:
         EstimatorUnusable: columns are missing, too few or too many, or hold what no JSON value can stand for.
     """
     if hasattr(sample, "tocsr"):
+        if sample.shape[0] == 0:
+            raise EstimatorUnusable(EMPTY)
         values = sample.toarray()
         _check_width(estimator, values.shape[1])
         return _matrix(Container.SPARSE, _names(estimator, values.shape[1]), values)
@@ -44,7 +47,7 @@ def read_sample(estimator: Any, sample: Any) -> Sample:
     if values.dtype.kind == "U":
         values = np.asarray(sample, dtype=object)
     if values.size == 0:
-        raise EstimatorUnusable("the sample is empty; at least one row is needed")
+        raise EstimatorUnusable(EMPTY)
     if values.ndim == 1:
         if values.dtype == object and isinstance(values[0], dict | list | tuple):
             raise EstimatorUnusable(
@@ -96,7 +99,7 @@ def sample_without_data(estimator: Any) -> Sample:
 
 def _read_frame(estimator: Any, frame: Any) -> Sample:
     if len(frame) == 0:
-        raise EstimatorUnusable("the sample is empty; at least one row is needed")
+        raise EstimatorUnusable(EMPTY)
     present = [str(column) for column in frame.columns]
     repeated = sorted({name for name in present if present.count(name) > 1})
     if repeated:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from concurrent.futures import Executor, Future
 from typing import Final
 
 from service.core.contracts import Engine
+from service.core.errors import Unavailable
 from service.core.messages import InferRequest
 from service.core.table import Values
 
@@ -31,27 +33,49 @@ class Lane:
         self._is_busy = False
 
     def submit(self, request: InferRequest) -> Future[dict[str, Values]]:
-        """Queue `request`. The future fails with what the engine raises; cancelled ones are not run."""
+        """Queue `request`. The future fails with what the engine raises; cancelled ones are not run.
+
+        After the workers were stopped, it fails with Unavailable.
+        """
         future: Future[dict[str, Values]] = Future()
         with self._lock:
             self._waiting.append((request, future))
             if self._is_busy:
                 return future
             self._is_busy = True
-        self._workers.submit(self._work)
+        try:
+            self._workers.submit(self._work)
+        except RuntimeError:
+            self._give_up()
         return future
 
     def _work(self) -> None:
-        for _ in range(TURNS):
-            with self._lock:
-                if not self._waiting:
-                    self._is_busy = False
-                    return
-                request, future = self._waiting.popleft()
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                future.set_result(self._engine.run(request.rows, request.outputs))
-            except BaseException as error:  # SystemExit from a model too: it fails its own request only
-                future.set_exception(error)
-        self._workers.submit(self._work)
+        while True:
+            for _ in range(TURNS):
+                with self._lock:
+                    if not self._waiting:
+                        self._is_busy = False
+                        return
+                    request, future = self._waiting.popleft()
+                self._run(request, future)
+            # Workers that are being stopped take nothing new; then what was accepted is finished here.
+            with contextlib.suppress(RuntimeError):
+                self._workers.submit(self._work)
+                return
+
+    def _run(self, request: InferRequest, future: Future[dict[str, Values]]) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(self._engine.run(request.rows, request.outputs))
+        except BaseException as error:  # SystemExit from a model too: it fails its own request only
+            future.set_exception(error)
+
+    def _give_up(self) -> None:
+        """Fail whatever came after the workers were stopped."""
+        with self._lock:
+            left, self._waiting = self._waiting, deque()
+            self._is_busy = False
+        for _, future in left:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(Unavailable("the service is stopping"))

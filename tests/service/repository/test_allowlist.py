@@ -67,9 +67,7 @@ def test_every_scikit_learn_name_leads_to_something_callable() -> None:
         pytest.param("sklearn.base:BaseEstimator.get_params", (), True, id="inside an allowed package"),
     ],
 )
-def test_name_is_refused_unless_allowed_or_trusted(
-    name: str, trusted: tuple[str, ...], refused: bool
-) -> None:
+def test_name_is_refused_unless_allowed_or_trusted(name: str, trusted: tuple[str, ...], refused: bool) -> None:
     assert refused_names([name, "numpy.ndarray"], trusted) == ([name] if refused else [])
 
 

@@ -159,9 +159,7 @@ def test_pipeline_fitted_on_a_data_frame_opens(columns: Any) -> None:
     estimator = make_pipeline(
         make_column_transformer(
             (
-                make_pipeline(
-                    SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore")
-                ),
+                make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore")),
                 columns,
             ),
             (StandardScaler(), ["weight"]),
@@ -177,9 +175,7 @@ def test_pipeline_fitted_on_a_data_frame_opens(columns: Any) -> None:
 
 def test_encoder_of_mixed_objects_and_text_opens() -> None:
     estimator = OrdinalEncoder().fit(_TABLE[["colour", "size"]])
-    words = TfidfVectorizer(preprocessor=strip_accents_unicode, stop_words=["a", "the"]).fit(
-        ["a bird", "the été"]
-    )
+    words = TfidfVectorizer(preprocessor=strip_accents_unicode, stop_words=["a", "the"]).fit(["a bird", "the été"])
 
     twin, same_words = open_model(dumped([estimator, words]))
 
@@ -209,9 +205,7 @@ def test_random_generator_opens_where_it_stood(kind: Any) -> None:
         pytest.param(np.array(["a", "bcd"]), id="text"),
         pytest.param(np.array(["2020-01-01"], dtype="datetime64[D]"), id="dates"),
         pytest.param(np.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")]), id="fields"),
-        pytest.param(
-            np.array([(1, 2.0)], dtype=np.dtype([("a", "i1"), ("b", "f8")], align=True)), id="aligned"
-        ),
+        pytest.param(np.array([(1, 2.0)], dtype=np.dtype([("a", "i1"), ("b", "f8")], align=True)), id="aligned"),
         pytest.param(np.array(["a", 1, None, (1, 2)], dtype=object), id="objects"),
         pytest.param(np.array([np.arange(2), np.arange(3.0)], dtype=object), id="arrays in objects"),
     ],
@@ -282,9 +276,7 @@ def test_file_that_no_exporter_writes_is_refused(name: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("how", COMPRESSIONS)
-def test_foreign_code_in_an_object_array_is_refused_under_compression(
-    how: str, protocol: int, tmp_path: Path
-) -> None:
+def test_foreign_code_in_an_object_array_is_refused_under_compression(how: str, protocol: int, tmp_path: Path) -> None:
     canary = tmp_path / _CANARY
     data = dumped([model(), np.array([Command(str(canary))], dtype=object)], (how, 3), protocol)
 
@@ -314,9 +306,7 @@ def test_registered_extension_is_refused() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        pytest.param(
-            called(stack_global("xgboost.core", "Booster"), b"N", b"N", text("x")), id="booster of a path"
-        ),
+        pytest.param(called(stack_global("xgboost.core", "Booster"), b"N", b"N", text("x")), id="booster of a path"),
         pytest.param(
             called(stack_global("sklearn.feature_selection._mutual_info", "mutual_info_classif"), b"]", b"]"),
             id="function that may start processes",
@@ -329,17 +319,13 @@ def test_registered_extension_is_refused() -> None:
         pytest.param(called(stack_global("builtins", "bytes"), b"K\x08"), id="bytes of a size"),
         pytest.param(called(stack_global("builtins", "range"), b"J\x00\x00\x00\x7f"), id="long range"),
         pytest.param(called(stack_global("_codecs", "encode"), text("x"), text("idna")), id="other codec"),
-        pytest.param(
-            called(stack_global("numpy", "ndarray"), b"K\x01\x85", text("O"), b"C\x08abcdefgh"), id="ndarray"
-        ),
+        pytest.param(called(stack_global("numpy", "ndarray"), b"K\x01\x85", text("O"), b"C\x08abcdefgh"), id="ndarray"),
         pytest.param(
             called(stack_global("copyreg", "_reconstructor"), *[stack_global("numpy", "float64")] * 2, b"]"),
             id="another base",
         ),
         pytest.param(called(stack_global("numpy", "dtype"), text("T")), id="dtype of pointers"),
-        pytest.param(
-            stack_global("sklearn.metrics._regression", "r2_score") + b"}b", id="state of a function"
-        ),
+        pytest.param(stack_global("sklearn.metrics._regression", "r2_score") + b"}b", id="state of a function"),
     ],
 )
 def test_allowed_name_has_no_more_power_than_models_need(body: bytes) -> None:

@@ -56,9 +56,7 @@ def test_names_are_found_without_importing_them() -> None:
     assert set(sys.modules) == before
 
 
-@pytest.mark.parametrize(
-    "spelling", ["os\nsystem; rm -r x", "os;\nsystem", "\nsystem", "os..path\njoin", "os\n"]
-)
+@pytest.mark.parametrize("spelling", ["os\nsystem; rm -r x", "os;\nsystem", "\nsystem", "os..path\njoin", "os\n"])
 def test_what_cannot_be_a_name_is_refused(spelling: str) -> None:
     with pytest.raises(ModelFileUnreadable, match="cannot be a name"):
         global_names(f"c{spelling}\n.".encode())

@@ -133,6 +133,7 @@ def test_other_containers_are_told_apart(given: Any, container: Container, name:
         pytest.param(np.ones((2, 3)), "has 3 columns; the estimator was fitted on 2", id="width"),
         pytest.param(np.ones((0, 2)), "empty", id="no rows"),
         pytest.param(pd.DataFrame({"a": [1.0]}).iloc[:0], "empty", id="no rows in a frame"),
+        pytest.param(sparse.csr_matrix((0, 2)), "empty", id="no rows in a sparse matrix"),
         pytest.param(np.ones((2, 2, 2)), "3 dimensions", id="dimensions"),
         pytest.param([{"a": 1}, {"a": 2}], "type dict", id="rows as dicts"),
         pytest.param(np.ones((2, 2), dtype=complex), "complex128", id="complex numbers"),

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from service.repository.labels import LABELS, promote
+from service.repository.manifest import GOLDEN, MANIFEST, MODEL
+from service.repository.sources import BareFile, Folder, Source, bare_name
+
+
+def _put(root: Path, name: str, number: str, *, manifest: bool = True) -> Path:
+    folder = root / name / number
+    folder.mkdir(parents=True)
+    for file in (MODEL, GOLDEN, *([MANIFEST] if manifest else [])):
+        (folder / file).write_bytes(b"1")
+    return folder
+
+
+def test_versions_are_found_by_model_and_number(tmp_path: Path) -> None:
+    for name, number in (("iris", "10"), ("iris", "2"), ("wine", "1")):
+        _put(tmp_path, name, number)
+
+    snapshot = Folder(tmp_path).scan()
+
+    assert {name: list(found) for name, found in snapshot.versions.items()} == {"iris": [2, 10], "wine": [1]}
+    found = snapshot.versions["iris"][10]
+    assert (found.name, found.version, found.path, found.is_bare) == ("iris", 10, tmp_path / "iris" / "10", False)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        pytest.param(".staging-1234", "1", id="draft of an exporter"),
+        pytest.param("two words", "1", id="no model's name"),
+        pytest.param("iris", "01", id="leading zero"),
+        pytest.param("iris", "0", id="zero"),
+        pytest.param("iris", "latest", id="word"),
+        pytest.param("iris", "1.bak", id="copy"),
+    ],
+)
+def test_what_is_not_spelt_as_a_version_is_passed_over(tmp_path: Path, name: str, number: str) -> None:
+    _put(tmp_path, name, number)
+
+    assert Folder(tmp_path).scan().versions == {}
+
+
+def test_version_without_a_manifest_does_not_exist(tmp_path: Path) -> None:
+    _put(tmp_path, "iris", "1", manifest=False)
+
+    assert Folder(tmp_path).scan().versions == {}
+
+
+def test_files_between_the_folders_are_passed_over(tmp_path: Path) -> None:
+    _put(tmp_path, "iris", "1")
+    (tmp_path / "README").write_text("")
+    (tmp_path / "iris" / "2").write_text("")
+
+    assert list(Folder(tmp_path).scan().versions["iris"]) == [1]
+
+
+@pytest.mark.parametrize("file", [MANIFEST, MODEL, GOLDEN])
+@pytest.mark.parametrize("change", ["longer", "touched", "replaced", "removed and back"])
+def test_version_is_another_one_when_a_file_of_it_changes(tmp_path: Path, file: str, change: str) -> None:
+    path = _put(tmp_path, "iris", "1") / file
+    source = Folder(tmp_path)
+    before = source.scan().versions["iris"][1]
+    status = path.stat()
+
+    match change:
+        case "longer":
+            path.write_bytes(b"12")
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        case "touched":
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+        case "replaced":  # by a file of the same size and time
+            twin = tmp_path / "twin"
+            shutil.copy2(path, twin)
+            os.replace(twin, path)
+        case _:
+            path.rename(tmp_path / "aside")
+            during = source.scan().versions.get("iris", {}).get(1)
+            (tmp_path / "aside").rename(path)
+            assert during != before
+            assert source.scan().versions["iris"][1] == before
+            return
+
+    assert source.scan().versions["iris"][1] != before
+
+
+def test_version_is_the_same_while_nothing_changes(tmp_path: Path) -> None:
+    _put(tmp_path, "iris", "1")
+    source = Folder(tmp_path)
+
+    assert source.scan() == source.scan()
+
+
+def test_labels_come_with_the_versions(tmp_path: Path) -> None:
+    _put(tmp_path, "iris", "1")
+    _put(tmp_path, "wine", "1")
+    promote(tmp_path, "iris", 1)
+
+    assert Folder(tmp_path).scan().labels == {"iris": {"stable": 1}, "wine": {}}
+
+
+def test_damaged_labels_leave_those_read_before_and_complain_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _put(tmp_path, "iris", "1")
+    promote(tmp_path, "iris", 1)
+    source = Folder(tmp_path)
+    source.scan()
+
+    (tmp_path / "iris" / LABELS).write_text("")
+    with caplog.at_level(logging.ERROR):
+        labels = [source.scan().labels["iris"] for _ in range(3)]
+
+    assert labels == [{"stable": 1}] * 3
+    assert [record.message for record in caplog.records] == ["iris/labels.json is not JSON"]
+
+
+def test_labels_that_were_damaged_from_the_start_are_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _put(tmp_path, "iris", "1")
+    (tmp_path / "iris" / LABELS).mkdir()
+
+    assert Folder(tmp_path).scan().labels == {"iris": {}}
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("kind", [Folder, BareFile])
+def test_what_is_not_there_says_so(tmp_path: Path, kind: type[Folder] | type[BareFile]) -> None:
+    source: Source = kind(tmp_path / "nowhere")
+
+    with pytest.raises(FileNotFoundError):
+        source.scan()
+
+
+def test_bare_file_is_version_one_of_a_model_of_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "churn-2.joblib"
+    path.write_bytes(b"1")
+
+    snapshot = BareFile(path).scan()
+
+    found = snapshot.versions["churn-2"][1]
+    assert (found.path, found.is_bare) == (path, True)
+    assert snapshot.labels == {"churn-2": {}}
+
+
+def test_bare_file_that_was_saved_again_is_another_one(tmp_path: Path) -> None:
+    path = tmp_path / "churn.joblib"
+    path.write_bytes(b"1")
+    source = BareFile(path)
+    before = source.scan()
+
+    path.write_bytes(b"12")
+
+    assert source.scan() != before
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("churn.joblib", "churn"), ("churn.v2.pkl", "churn.v2"), ("my model.joblib", "model"),
+        ("größe.joblib", "model"), (".joblib", "model"),
+    ],
+)  # fmt: skip
+def test_bare_file_whose_name_no_url_can_hold_is_called_model(file: str, name: str) -> None:
+    assert bare_name(Path(file)) == name

@@ -1,0 +1,339 @@
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
+
+from service import cli
+from service.cli import banner, check_startable, ipaddress_is_loopback, tandem
+from service.core.errors import ModelFileUnreadable
+from service.entrypoints.servers import Binding
+from service.repository.manifest import GOLDEN
+from service.settings import Settings
+from training.export import export
+
+_NASTY = "it's \"5 o'clock\" $(reboot) `id` \\ ü\n"
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("TANDEM_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two versions of `iris`, and `town` with a column of odd texts."""
+    root = tmp_path_factory.mktemp("models")
+    X = np.arange(12.0).reshape(6, 2)
+    for _ in range(2):
+        export(LinearRegression().fit(X, X[:, 0]), X, name="iris", repository=root)
+    frame = pd.DataFrame({_NASTY: pd.Series([_NASTY, "b", _NASTY, "b"], dtype=object)})
+    town = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LinearRegression()).fit(frame, [1, 2, 1, 2])
+    export(town, frame, name="town", repository=root)
+    return root
+
+
+@pytest.fixture
+def models(exported: Path, tmp_path: Path) -> Path:
+    """A copy that the test may change."""
+    return Path(shutil.copytree(exported, tmp_path / "models"))
+
+
+@pytest.fixture
+def model_file(tmp_path: Path) -> Path:
+    path = tmp_path / "churn.joblib"
+    joblib.dump(LinearRegression().fit([[1.0, 2.0], [3.0, 5.0]], [1, 2]), path)
+    return path
+
+
+@pytest.fixture
+def binding() -> Binding:
+    """A free port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return Binding("127.0.0.1", port, 1)
+
+
+def _tandem(*arguments: str) -> Result:
+    return CliRunner().invoke(tandem, arguments, prog_name="tandem")
+
+
+def _one_line(result: Result) -> str:
+    """The error, which is one line after the usage, and no traceback."""
+    assert result.exit_code in (1, 2), result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1
+    assert result.stderr.splitlines()[-1] == lines[0]
+    return lines[0].removeprefix("Error: ")
+
+
+# Errors that the user can mend
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        pytest.param(["--device", "gpu"], "device: there is no GPU engine in this version of Tandem", id="gpu"),
+        pytest.param(["--threads", "0"], "threads: Input should be greater than or equal to 1", id="threads"),
+        pytest.param(["--trust", "*"], "trust: cannot trust '*'", id="trust"),
+        pytest.param(
+            ["--models", "nowhere"], "there is no folder 'nowhere': export a model into it first", id="models"
+        ),
+        pytest.param(["nowhere.joblib"], "there is no file 'nowhere.joblib'", id="file"),
+        pytest.param(["--framework", "django"], "'django' is not one of 'fastapi', 'flask'", id="framework"),
+        pytest.param(["--port", "0"], "0 is not in the range", id="port"),
+    ],
+)
+def test_serve_says_in_one_line_what_is_wrong(
+    arguments: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert told in _one_line(_tandem("serve", *arguments))
+
+
+def test_bad_variable_is_told_by_the_name_of_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TANDEM_POLL_S", "often")
+
+    assert "poll_s: Input should be a valid number" in _one_line(_tandem("serve"))
+
+
+def test_taken_port_is_told_before_anything_is_started(models: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        result = _tandem("serve", "--models", str(models), "--port", str(port))
+
+    assert _one_line(result) == f"cannot listen on 127.0.0.1 port {port}: Address already in use"
+
+
+def test_host_that_is_not_of_this_machine_is_told(models: Path) -> None:
+    result = _tandem("serve", "--models", str(models), "--host", "192.0.2.1")
+
+    assert _one_line(result).startswith("cannot listen on 192.0.2.1 port 8000: ")
+
+
+def test_file_that_is_no_model_is_told(tmp_path: Path, binding: Binding) -> None:
+    path = tmp_path / "churn.joblib"
+    path.write_bytes(b"this is not a model")
+
+    result = _tandem("serve", str(path), "--port", str(binding.port))
+
+    assert "model file" in _one_line(result)
+
+
+def test_untrusted_file_is_told_with_the_option_that_mends_it(tmp_path: Path, binding: Binding) -> None:
+    path = tmp_path / "churn.joblib"
+    joblib.dump(make_pipeline(FunctionTransformer(shlex.quote), LinearRegression()), path)
+
+    result = _tandem("serve", str(path), "--port", str(binding.port))
+
+    assert "If you trust it: --trust shlex.quote" in _one_line(result)
+
+
+# A bare file is code that somebody wrote
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "example.org"])
+def test_bare_file_is_served_on_loopback_only(model_file: Path, host: str) -> None:
+    result = _tandem("serve", str(model_file), "--host", host)
+
+    assert f"a bare file is served on loopback only, not on {host}" in _one_line(result)
+
+
+@pytest.mark.parametrize("place", ["file", "folder"])
+def test_bare_file_that_everybody_may_change_is_refused_with_the_command_that_mends_it(
+    model_file: Path, place: str, binding: Binding
+) -> None:
+    path = model_file if place == "file" else model_file.parent
+    path.chmod(path.stat().st_mode | 0o002)
+
+    message = _one_line(_tandem("serve", str(model_file), "--port", str(binding.port)))
+
+    path.chmod(path.stat().st_mode & ~0o002)
+    assert message.endswith(f"chmod o-w {shlex.quote(str(path))}")
+
+
+def test_bare_file_of_another_user_is_refused(
+    model_file: Path, binding: Binding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.chown(model_file, 12345, -1) if os.geteuid() == 0 else monkeypatch.setattr(os, "geteuid", lambda: 12345)
+
+    assert "belongs to another user" in _one_line(_tandem("serve", str(model_file), "--port", str(binding.port)))
+
+
+def test_own_bare_file_is_served_with_a_warning(
+    model_file: Path, binding: Binding, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check_startable(Settings(model_file=model_file), binding)
+
+    assert "a joblib file is code that runs when it is opened" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("host", "is_loopback"),
+    [("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("localhost", True), ("0.0.0.0", False),
+     ("::", False), ("10.0.0.1", False), ("localhost.example.org", False), ("", False)],
+)  # fmt: skip
+def test_loopback(host: str, is_loopback: bool) -> None:
+    assert ipaddress_is_loopback(host) is is_loopback
+
+
+# The banner
+
+
+def _curl(text: str) -> list[str]:
+    """The words of the command, as a shell cuts them."""
+    command = text[text.index("Try it:") + len("Try it:") : text.index("\nLook:")]
+    show = f"{shlex.quote(sys.executable)} -c 'import json, sys; print(json.dumps(sys.argv[1:]))'"
+    script = f'curl() {{ {show} "$@"; }}\n{command}'
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    words: list[str] = json.loads(done.stdout)
+    return words
+
+
+def _body(words: list[str]) -> Any:
+    return json.loads(words[words.index("-d") + 1])
+
+
+def test_banner_holds_a_request_that_shell_and_service_understand(models: Path) -> None:
+    words = _curl(banner(Settings(models=models), Binding("127.0.0.1", 8000, 1), "fastapi"))
+
+    assert words[:2] == ["-s", "http://127.0.0.1:8000/models/iris/predict"]
+    assert words[words.index("-H") + 1] == "content-type: application/json"
+    assert _body(words) == {"x0": 0.0, "x1": 1.0}
+
+
+def test_banner_quotes_whatever_stands_in_the_data(models: Path) -> None:
+    settings = Settings(models=models, default_model="town")
+
+    assert _body(_curl(banner(settings, Binding("127.0.0.1", 8000, 1), "flask"))) == {_NASTY: _NASTY}
+
+
+def test_banner_writes_an_address_of_ipv6_in_brackets(models: Path) -> None:
+    assert "http://[::1]:8000/docs" in banner(Settings(models=models), Binding("::1", 8000, 1), "flask")
+
+
+def test_banner_of_an_empty_folder_says_what_comes_next(tmp_path: Path) -> None:
+    text = banner(Settings(models=tmp_path), Binding("127.0.0.1", 8000, 1), "flask")
+
+    assert "No model is there yet; one that is exported is served within a poll." in text
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]", b'{"request": {"columns": {"x0": []}}}'])
+def test_damaged_version_does_not_keep_the_others_from_being_served(models: Path, content: bytes | None) -> None:
+    golden = models / "iris" / "2" / GOLDEN
+    golden.unlink()
+    if content is not None:
+        golden.write_bytes(content)
+
+    assert "/models/town/predict" in banner(Settings(models=models), Binding("127.0.0.1", 8000, 1), "flask")
+
+
+def test_banner_of_a_bare_file_tells_its_digest(model_file: Path) -> None:
+    text = banner(Settings(model_file=model_file), Binding("127.0.0.1", 8000, 1), "fastapi")
+
+    assert "churn: sha256 " in text
+    assert _body(_curl(text)) == {"x0": 0.0, "x1": 0.0}
+
+
+def test_banner_of_a_bad_bare_file_is_its_error(tmp_path: Path) -> None:
+    path = tmp_path / "churn.joblib"
+    path.write_bytes(b"")
+
+    with pytest.raises(ModelFileUnreadable):
+        banner(Settings(model_file=path), Binding("127.0.0.1", 8000, 1), "fastapi")
+
+
+# What is started
+
+
+@pytest.mark.parametrize(
+    ("arguments", "server"),
+    [
+        pytest.param([], "run_uvicorn", id="fastapi"),
+        pytest.param(["--framework", "flask"], "run_granian", id="flask"),
+        pytest.param(["--framework", "flask", "--server", "gunicorn"], "run_gunicorn", id="flask under gunicorn"),
+    ],
+)
+def test_serve_starts_the_server_that_was_chosen(
+    models: Path, binding: Binding, monkeypatch: pytest.MonkeyPatch, arguments: list[str], server: str
+) -> None:
+    started: list[tuple[str, Settings, Binding]] = []
+    for name in ("run_uvicorn", "run_granian", "run_gunicorn"):
+        monkeypatch.setattr(
+            cli, name, lambda settings, binding, *rest, name=name: started.append((name, settings, binding))
+        )
+
+    result = _tandem(
+        "serve", "--models", str(models), "--port", str(binding.port), "--workers", "3", "--threads", "5",
+        "--trust", "mine.A", "--trust", "mine.B", "--log-level", "error", *arguments,
+    )  # fmt: skip
+
+    assert result.exit_code == 0, result.output
+    ((name, settings, bound),) = started
+    assert name == server
+    assert bound == Binding("127.0.0.1", binding.port, 3)
+    assert settings == Settings(models=models, threads=5, trust=("mine.A", "mine.B"), log_level="error")
+
+
+def test_options_that_are_not_given_come_from_variables(
+    models: Path, binding: Binding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Settings] = []
+    monkeypatch.setattr(cli, "run_uvicorn", lambda settings, binding: started.append(settings))
+    monkeypatch.setenv("TANDEM_MODELS", str(models))
+    monkeypatch.setenv("TANDEM_ALLOW_VERSION_MISMATCH", "true")
+    monkeypatch.setenv("TANDEM_TRUST", "mine.A")
+
+    result = _tandem("serve", "--port", str(binding.port))
+
+    assert result.exit_code == 0, result.output
+    assert started == [Settings(models=models, allow_version_mismatch=True, trust=("mine.A",))]
+
+
+# Promotion
+
+
+def test_promote_tells_what_the_label_pointed_at_before(models: Path) -> None:
+    first = _tandem("promote", "iris", "2", "--models", str(models))
+    back = _tandem("promote", "iris", "1", "--models", str(models))
+
+    assert (first.output, back.output) == ("iris: stable is version 2\n", "iris: stable is version 1 (was 2)\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        pytest.param(["iris", "9"], "model 'iris' has no version 9; it has 1, 2", id="version"),
+        pytest.param(["wine", "1"], "model 'wine' has no version 1; it has none", id="model"),
+        pytest.param(["../iris", "1"], "model name '../iris'", id="name"),
+        pytest.param(["iris", "1", "--label", "a b"], "label 'a b'", id="label"),
+        pytest.param(["iris", "one"], "'one' is not a valid integer", id="no number"),
+    ],
+)
+def test_promote_says_in_one_line_what_is_wrong(models: Path, arguments: list[str], told: str) -> None:
+    assert told in _one_line(_tandem("promote", *arguments, "--models", str(models)))
+
+
+def test_version_is_told() -> None:
+    assert _tandem("--version").output.startswith("tandem, version ")

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.core.errors import InvalidRequest, ModelFailed, UnknownModel
+from service.core.messages import InferRequest, Target
+from service.core.signature import Column, Container, Output, Signature
+from service.core.table import Matrix, Values
+from service.repository.catalog import Catalog, Loaded
+from service.repository.manifest import FileEntry, Manifest
+from service.repository.sources import Found, Snapshot
+from service.server import ModelServer
+
+_SIGNATURE = Signature(
+    container=Container.ARRAY,
+    columns=(Column(name="x0", dtype="float64"),),
+    outputs=(Output(name="predict", dtype="float64"),),
+)
+_REQUEST = InferRequest(Matrix(np.zeros((1, 1))), ("predict",))
+
+
+class Service:
+    """One live version over a catalog whose models are answered by the test."""
+
+    def __init__(self) -> None:
+        self.found = {1: Found("iris", 1, Path(), ())}
+        self.answers: list[Future[dict[str, Values]]] = []
+        self.catalog = Catalog(self, self._load, keep=1)
+        self.server = ModelServer(self.catalog)
+
+    def scan(self) -> Snapshot:
+        return Snapshot({"iris": dict(self.found)}, {"iris": {"stable": 1}})
+
+    def replace_version(self) -> None:
+        """Let go of version 1 and load version 2."""
+        self.found = {2: Found("iris", 2, Path(), ())}
+        self.catalog.poll()
+
+    def _load(self, found: Found) -> Loaded:
+        if found.version == 9:
+            raise ModelFailed
+        manifest = Manifest(
+            name="iris", version=found.version, created="2026-01-01", exporter="", estimator="Ridge",
+            signature=_SIGNATURE, files={"model.joblib": FileEntry(sha256="ab", bytes=1)},
+            libraries={"numpy": "2"}, python="3.11", scores={"r2": 0.5},
+        )  # fmt: skip
+        return Loaded(manifest, self._submit, {"x0": 1.5})
+
+    def _submit(self, request: InferRequest) -> Future[dict[str, Values]]:
+        self.answers.append(Future())
+        return self.answers[-1]
+
+
+@pytest.fixture
+def service() -> Service:
+    service = Service()
+    service.catalog.poll()
+    return service
+
+
+def _leases(service: Service, version: int = 1) -> int:
+    return service.catalog._versions["iris"][version].leases
+
+
+def test_answer_names_the_model_and_version_that_gave_it(service: Service) -> None:
+    seen: list[Signature] = []
+
+    def read(signature: Signature) -> InferRequest:
+        seen.append(signature)
+        return _REQUEST
+
+    reply = service.server.infer(Target("iris"), read)
+    values = np.array([2.0])
+    service.answers[0].set_result({"predict": values})
+
+    assert seen == [_SIGNATURE]
+    assert (reply.result(0).model, reply.result(0).version, reply.result(0).signature) == ("iris", 1, _SIGNATURE)
+    assert reply.result(0).outputs["predict"] is values
+
+
+def test_version_is_leased_until_the_answer_is_there(service: Service) -> None:
+    reply = service.server.infer(Target("iris"), lambda _: _REQUEST)
+    assert _leases(service) == 1
+
+    service.answers[0].set_result({})
+
+    assert _leases(service) == 0
+    assert reply.done()
+
+
+def test_answer_comes_from_the_version_that_was_asked_though_it_was_replaced(service: Service) -> None:
+    reply = service.server.infer(Target("iris"), lambda _: _REQUEST)
+
+    service.replace_version()
+    service.answers[0].set_result({})
+
+    assert reply.result(0).version == 1
+    assert [summary.versions for summary in service.server.models()] == [(2,)]
+
+
+def test_failure_of_the_model_is_in_the_future_and_ends_the_lease(service: Service) -> None:
+    error = ModelFailed()
+    reply = service.server.infer(Target("iris"), lambda _: _REQUEST)
+
+    service.answers[0].set_exception(error)
+
+    assert reply.exception(0) is error
+    assert _leases(service) == 0
+
+
+@pytest.mark.parametrize("error", [InvalidRequest("no such column"), KeyboardInterrupt()], ids=["caller", "interrupt"])
+def test_request_that_cannot_be_read_ends_the_lease(service: Service, error: BaseException) -> None:
+    def refuse(signature: Signature) -> InferRequest:
+        raise error
+
+    with pytest.raises(type(error)):
+        service.server.infer(Target("iris"), refuse)
+
+    assert _leases(service) == 0
+    assert service.answers == []
+
+
+def test_unknown_model_is_told_before_the_request_is_read(service: Service) -> None:
+    with pytest.raises(UnknownModel):
+        service.server.infer(Target("wine"), lambda _: pytest.fail("was read"))
+
+
+def test_description_tells_what_is_served_and_where_it_comes_from(service: Service) -> None:
+    about = service.server.describe("iris")
+
+    assert about == {
+        "name": "iris", "version": 1, "versions": [1], "labels": {"stable": 1}, "state": "live",
+        "estimator": "Ridge", "created": "2026-01-01", "digests": {"model.joblib": "sha256:ab"},
+        "libraries": {"python": "3.11", "numpy": "2"}, "scores": {"r2": 0.5},
+        "signature": _SIGNATURE.model_dump(mode="json"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_description_tells_why_a_version_is_not_served(service: Service, is_live: bool) -> None:
+    bad = {9: Found("iris", 9, Path(), ())}
+    service.found = {**service.found, **bad} if is_live else bad
+    service.catalog.poll()
+
+    about: dict[str, Any] = service.server.describe("iris")
+
+    assert list(about["reasons"]) == ["9"]
+    assert about["state"] == ("live" if is_live else "failed")
+    assert ("signature" in about) == is_live
+
+
+def test_unknown_model_cannot_be_described(service: Service) -> None:
+    with pytest.raises(UnknownModel):
+        service.server.describe("wine")
+
+
+def test_served_versions_are_told_with_an_example(service: Service) -> None:
+    (served,) = service.server.served()
+
+    assert (served.model, served.version, served.signature, served.example) == ("iris", 1, _SIGNATURE, {"x0": 1.5})
+
+
+def test_service_is_ready_from_the_first_round_until_it_drains() -> None:
+    service = Service()
+    before = service.server.is_ready()
+
+    service.catalog.poll()
+    loaded = service.server.is_ready()
+    service.server.drain()
+
+    assert (before, loaded, service.server.is_ready()) == (False, True, False)
+
+
+def test_draining_service_still_answers(service: Service) -> None:
+    service.server.drain()
+
+    reply = service.server.infer(Target("iris"), lambda _: _REQUEST)
+    service.answers[0].set_result({})
+
+    assert reply.result(0).version == 1

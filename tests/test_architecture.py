@@ -1,0 +1,154 @@
+"""The arrows between packages, as `service/__init__.py` draws them."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[1]
+MODULES: Final = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in ("service", "training")
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+
+# Below `service`: what each part may import of ours, besides itself.
+ALLOWED: Final = {
+    "core": set[str](),
+    "repository": {"core"},
+    "runtimes": {"core"},
+    "scheduling": {"core"},
+    "protocols": {"core"},
+    "observability": {"core"},
+    "settings": {"repository"},  # how names to trust are spelt
+    "loader": {"core", "protocols", "repository", "runtimes"},
+    "server": {"core", "repository"},
+    "assembly": {
+        "core", "loader", "observability", "protocols", "repository", "scheduling", "server", "settings",
+    },
+    "entrypoints": {"core", "assembly", "observability", "protocols", "settings"},
+    "cli": {"core", "entrypoints", "loader", "observability", "repository", "settings"},
+}  # fmt: skip
+
+FRAMEWORKS: Final = frozenset({"fastapi", "starlette", "uvicorn", "flask", "werkzeug", "granian", "gunicorn", "gevent"})
+MODELS: Final = frozenset({"sklearn", "pandas", "scipy", "xgboost", "lightgbm", "joblib"})
+REPORTS: Final = frozenset({"matplotlib", "rich", "pyarrow", "jinja2"})
+LOGGING: Final = (REPORTS | MODELS) - {"rich"}
+
+
+def imports(module: str) -> Iterator[str]:
+    """Full names that `module` imports, at its top or inside a function."""
+    path = MODULES[module]
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} has a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def part_of(name: str) -> str | None:
+    """`repository` for `service.repository.catalog`; None outside of `service`, and for its version."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == "service" and len(parts) > 1 and parts[1] != "__version__" else None
+
+
+def roots(module: str) -> set[str]:
+    return {name.partition(".")[0] for name in imports(module)}
+
+
+def modules_of(*parts: str) -> list[str]:
+    return [module for module in MODULES if part_of(module) in parts]
+
+
+SERVICE: Final = [module for module in MODULES if module.startswith("service")]
+
+
+def test_every_part_of_the_service_has_its_arrows() -> None:
+    assert {part for module in SERVICE if (part := part_of(module))} == set(ALLOWED)
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_part_imports_only_what_its_charter_allows(part: str) -> None:
+    wrong = [
+        f"{module} imports {name}"
+        for module in modules_of(part)
+        for name in imports(module)
+        if (other := part_of(name)) is not None and other != part and other not in ALLOWED[part]
+    ]
+
+    assert wrong == []
+
+
+def test_service_never_imports_training() -> None:
+    assert [module for module in SERVICE if "training" in roots(module)] == []
+
+
+def test_entry_points_do_not_know_each_other() -> None:
+    wrong = [
+        f"{module} imports {name}"
+        for module in modules_of("entrypoints")
+        for name in imports(module)
+        if name.startswith("service.entrypoints")
+        # gunicorn is given the app as an object, in the worker that it forked.
+        and (module, name) != ("service.entrypoints.servers", "service.entrypoints.flask_app")
+    ]
+
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("libraries", "places"),
+    [
+        pytest.param(FRAMEWORKS, ["entrypoints"], id="web frameworks"),
+        # The signature read off an estimator, and its input: nobody else needs to know what a model is.
+        # Files are opened by rules of our own, so that not even joblib is imported to read one.
+        pytest.param(MODELS, ["runtimes"], id="libraries of models"),
+        pytest.param(REPORTS, [], id="libraries of reports"),
+        pytest.param({"click"}, ["cli"], id="command line"),
+        pytest.param({"structlog"}, ["observability"], id="logs"),
+        pytest.param({"pydantic_settings"}, ["settings"], id="settings"),
+    ],
+)
+def test_library_is_imported_only_where_it_belongs(libraries: set[str], places: list[str]) -> None:
+    wrong = {module: found for module in SERVICE if (found := roots(module) & libraries)}
+
+    assert {part_of(module) for module in wrong} <= set(places), wrong
+
+
+def test_training_knows_no_web_framework() -> None:
+    training = [module for module in MODULES if module.startswith("training")]
+
+    assert [module for module in training if roots(module) & FRAMEWORKS] == []
+
+
+def test_core_and_protocols_touch_neither_files_nor_threads() -> None:
+    blocking = {"threading", "socket", "asyncio", "subprocess", "multiprocessing"}
+
+    assert [module for module in modules_of("core", "protocols") if roots(module) & blocking] == []
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        # flask itself comes with jinja2, and structlog takes rich along where it is installed.
+        pytest.param("service.entrypoints.flask_app", LOGGING - {"jinja2"} | {"fastapi", "starlette"}, id="flask"),
+        pytest.param("service.entrypoints.fastapi_app", LOGGING | {"flask", "werkzeug"}, id="fastapi"),
+        pytest.param("service.assembly", LOGGING | FRAMEWORKS, id="assembly"),
+        pytest.param("service.cli", REPORTS | MODELS | FRAMEWORKS, id="command line of the service"),
+        pytest.param("training.cli", REPORTS | MODELS | FRAMEWORKS, id="command line"),
+    ],
+)  # fmt: skip
+def test_import_pulls_in_nothing_that_serving_does_not_need(module: str, absent: frozenset[str]) -> None:
+    code = f"import sys, {module}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert absent & set(done.stdout.split()) == set()
