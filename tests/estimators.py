@@ -42,9 +42,7 @@ _REGRESSOR = Ridge()
 # What a constructor must be told; everything else keeps its default.
 _ARGUMENTS: Final[dict[str, dict[str, Any]]] = {
     "ClassifierChain": {"estimator": _CLASSIFIER},
-    "ColumnTransformer": {
-        "transformers": [("scale", StandardScaler(), [0, 1]), ("keep", "passthrough", [2])]
-    },
+    "ColumnTransformer": {"transformers": [("scale", StandardScaler(), [0, 1]), ("keep", "passthrough", [2])]},
     "FeatureUnion": {"transformer_list": [("scale", StandardScaler()), ("range", MinMaxScaler())]},
     "FixedThresholdClassifier": {"estimator": _CLASSIFIER},
     "GridSearchCV": {"estimator": _CLASSIFIER, "param_grid": {"C": [0.5, 1.0]}, "cv": 2},
@@ -137,9 +135,7 @@ def _data(name: str, kind: type) -> tuple[Any, Any]:
         case "FeatureHasher":
             return [text.split() for text in _TEXTS], None
         case "DictVectorizer":
-            return [
-                {"colour": text.partition(" ")[0], "size": float(row)} for row, text in enumerate(_TEXTS)
-            ], None
+            return [{"colour": text.partition(" ")[0], "size": float(row)} for row, text in enumerate(_TEXTS)], None
         case "LabelEncoder" | "LabelBinarizer":
             return _LABELS, None
         case "MultiLabelBinarizer":

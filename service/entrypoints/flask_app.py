@@ -38,6 +38,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     def method_not_allowed(error: HTTPException) -> Response:
         return _response(api.wrong_method(_methods_of_path(), _request({})))
 
+    def refuse_double_slash() -> None:
+        # Werkzeug strips leading slashes before it looks for a route, and merge_slashes has no say in it.
+        if request.environ["PATH_INFO"].startswith("//"):
+            raise NotFound
+
+    app.before_request(refuse_double_slash)
     app.register_error_handler(NotFound, not_found)
     app.register_error_handler(MethodNotAllowed, method_not_allowed)
     return app
@@ -81,10 +87,11 @@ class _View:
     def __call__(self, **path_params: str) -> Response:
         http = _request(path_params)
         try:
-            request.max_content_length = self._api.max_body_bytes
-            http.body = request.get_data(cache=False)
+            http.body = _read_body(self._api.max_body_bytes)
         except RequestEntityTooLarge:
             return _response(self._api.too_large(http))
+        except Exception:  # every WSGI server has its own for a broken connection or a malformed chunk
+            return _response(self._api.cut_off(http))
         reply = self._api.answer(self.methods_of_path, http)
         if isinstance(reply, Future):
             try:
@@ -92,6 +99,16 @@ class _View:
             except TimeoutError:
                 reply = self._api.too_late(http)
         return _response(reply)
+
+
+def _read_body(limit: int) -> bytes:
+    """The whole body. Raises RequestEntityTooLarge as soon as it is known to be larger than `limit`."""
+    # One byte more is read: Werkzeug cuts a chunked body off at its limit, and does not tell.
+    request.max_content_length = limit + 1
+    body = request.get_data(cache=False)
+    if len(body) > limit:
+        raise RequestEntityTooLarge
+    return body
 
 
 def _methods_of_path() -> Mapping[str, Route]:

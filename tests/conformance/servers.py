@@ -1,0 +1,172 @@
+"""The web servers as people start them: processes on loopback, ended with SIGTERM.
+
+Whatever happens in a test, `running` leaves no process behind: the server leads a process
+group of its own, and the group is killed on the way out. A free port is one the kernel just
+gave out and took back; somebody may take it in between, so the start is tried again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+import httpx
+
+T = TypeVar("T")
+
+TANDEM: Final = (sys.executable, "-c", "from training.cli import main; main()")
+
+# Every way of serving that answers alike: by name, what `tandem serve` is told.
+SERVERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "uvicorn": ("--framework", "fastapi"),
+    "granian": ("--framework", "flask", "--server", "granian"),
+    "gunicorn": ("--framework", "flask", "--server", "gunicorn"),
+}
+
+# A server starts within two seconds on an idle machine; a busy one with two cores may take
+# long. These bounds only decide when a hanging server is given up.
+START_S: Final = 90.0
+STOP_S: Final = 60.0
+LOOK_AGAIN_S: Final = 0.05
+ATTEMPTS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that is ready. `log` holds what it and its workers wrote."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def exit_code(self) -> int:
+        """Wait for the end."""
+        try:
+            return self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running {STOP_S:g} s after SIGTERM:\n{self.told()}") from None
+
+    def told(self) -> str:
+        return self.log.read_text(errors="replace")[-5000:]
+
+
+@contextlib.contextmanager
+def tandem_serve(*arguments: str, log: Path, environment: Mapping[str, str] | None = None) -> Iterator[Running]:
+    """`tandem serve` with these arguments, ready on a port of its own."""
+
+    def command(port: int) -> tuple[str, ...]:
+        return (*TANDEM, "serve", *arguments, "--port", str(port), "--log-format", "json")
+
+    with running(command, log=log, environment=environment) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def running(
+    command: Callable[[int], tuple[str, ...]],
+    *,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    ends_with: int = 0,
+) -> Iterator[Running]:
+    """The server that `command(port)` starts; at the end SIGTERM, and then it must exit with `ends_with`."""
+    server = _start(command, log, environment or {})
+    try:
+        yield server
+        if server.process.poll() is None:
+            server.terminate()
+        assert server.exit_code() == ends_with, f"exit code {server.process.returncode}:\n{server.told()}"
+    finally:
+        _kill(server.process)
+
+
+def tandem(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """One `tandem` command that ends by itself."""
+    return subprocess.run(
+        [*TANDEM, *arguments],
+        env=_environment(environment or {}),
+        capture_output=True,
+        text=True,
+        timeout=START_S,
+        check=False,
+    )
+
+
+def eventually(look: Callable[[], T | None], what: str) -> T:
+    """What `look` returns once it is true: other processes tell nobody when they are done."""
+    until = time.monotonic() + START_S
+    while time.monotonic() < until:
+        found = look()
+        if found:
+            return found
+        time.sleep(LOOK_AGAIN_S)
+    raise AssertionError(f"waited {START_S:g} s in vain for {what}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _start(command: Callable[[int], tuple[str, ...]], log: Path, environment: Mapping[str, str]) -> Running:
+    told = ""
+    for _ in range(ATTEMPTS):
+        port = free_port()
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command(port),
+                env=_environment(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        server = Running(port, process, log)
+        try:
+            if eventually(lambda: process.poll() is not None or _is_ready(server), "a ready server"):  # noqa: B023
+                if process.poll() is None:
+                    return server
+                told = server.told()
+        except BaseException:
+            _kill(process)
+            raise
+        _kill(process)
+    raise AssertionError(f"the server ended before it was ready:\n{told}")
+
+
+def _is_ready(server: Running) -> bool:
+    try:
+        return httpx.get(f"{server.url}/health/ready", timeout=5, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """The process with its workers, whatever is left of them."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _environment(changes: Mapping[str, str]) -> dict[str, str]:
+    """This environment without settings of Tandem, so that a developer's own do not leak into a test."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TANDEM_")}
+    return {**kept, "NO_PROXY": "127.0.0.1", **changes}

@@ -1,0 +1,106 @@
+"""Every estimator of scikit-learn, through both frameworks, to the last bit.
+
+One server holds them all; a test asks all of them, because two hundred models in every test
+process would cost more than all their answers.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import numpy as np
+import pytest
+
+from service.core.errors import EstimatorUnusable
+from tests.conformance.exact import answer, replied
+from tests.conformance.servers import SERVERS, Running, tandem_serve
+from tests.estimators import LEFT_OUT, fitted_estimators
+from training.export import export
+
+NOT_SERVED: Final = {
+    "DictVectorizer": "its rows are dictionaries of any keys, which have no columns",
+    "PatchExtractor": "its rows are images: an array of three dimensions",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """An exported estimator, the rows to ask it, and its own answers by output."""
+
+    instances: list[Any]
+    columns: dict[str, list[Any]]
+    answers: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("estimators")
+
+
+@pytest.fixture(scope="module")
+def fitted(repository: Path) -> Mapping[str, Fitted]:
+    """What could be exported, by name."""
+    served: dict[str, Fitted] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, estimator, rows in fitted_estimators():
+            try:
+                signature = export(estimator, rows, name=name, repository=repository).signature
+            except EstimatorUnusable:
+                continue
+            instances = np.asarray(rows).tolist()
+            by_column = list(zip(*instances, strict=True)) if isinstance(instances[0], list) else [instances]
+            # A copy, as a client's rows are: LabelPropagation keeps the array it was fitted on, and numpy
+            # multiplies an array with itself by another routine, which rounds differently.
+            asked = deepcopy(rows)
+            answers = {output: answer(getattr(estimator, output)(asked)) for output in signature.output_names}
+            columns = {column: list(values) for column, values in zip(signature.names, by_column, strict=True)}
+            served[name] = Fitted(instances, columns, answers)
+    return served
+
+
+@pytest.fixture(scope="module", params=["uvicorn", "granian"])
+def server(
+    request: pytest.FixtureRequest, fitted: Mapping[str, Fitted], repository: Path, tmp_path_factory: Any
+) -> Iterator[Running]:
+    log = tmp_path_factory.mktemp("logs") / request.param
+    with tandem_serve(*SERVERS[request.param], "--models", str(repository), log=log) as running:
+        yield running
+
+
+@pytest.mark.parametrize("form", ["instances", "columns"])
+def test_every_estimator_answers_bit_for_bit_as_in_process(
+    form: str, server: Running, fitted: Mapping[str, Fitted]
+) -> None:
+    wrong: dict[str, str] = {}
+
+    with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client:
+        for name, one in fitted.items():
+            body = {form: getattr(one, form), "outputs": list(one.answers)}
+            response = client.post(f"/models/{name}/predict", json=body)
+            if response.status_code != 200:
+                wrong[name] = response.text
+                continue
+            reply = response.json()
+            for output, expected in one.answers.items():
+                if replied(reply, output) != expected:
+                    wrong[f"{name}.{output}"] = str(reply)[:300]
+
+    assert wrong == {}
+
+
+def test_nearly_every_estimator_is_served_and_the_others_are_named(fitted: Mapping[str, Fitted]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        names = {name for name, _, _ in fitted_estimators()}
+
+    assert len(fitted) >= 140
+    assert names - fitted.keys() == NOT_SERVED.keys()
+    assert not LEFT_OUT.keys() & fitted.keys()
+    assert all([*NOT_SERVED.values(), *LEFT_OUT.values()]), "each with its reason"

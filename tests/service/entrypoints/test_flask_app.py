@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from service.entrypoints import flask_app
+from service.entrypoints.flask_app import TandemExtension, create_app, create_blueprint
+from service.settings import Settings
+from tests.conformance.servers import eventually
+from tests.service.entrypoints.slow import SlowTandem
+
+ROW = {"x0": 1.0, "x1": 2.0}
+
+
+@contextmanager
+def client_of(app: Flask, prefix: str = "") -> Iterator[FlaskClient]:
+    """A client of an app whose models are loaded; its threads end with it."""
+    try:
+        with app.test_client() as client:
+            eventually(lambda: client.get(f"{prefix}/health/ready").status_code == 200, "the models")
+            yield client
+    finally:
+        app.extensions["tandem"].tandem.stop()
+
+
+def test_an_app_of_its_own_serves_the_folder(models: Path) -> None:
+    with client_of(create_app(Settings(models=models))) as client:
+        response = client.post("/models/sums/predict", json=ROW)
+
+    assert response.json == {"prediction": 3.0, "model": "sums", "version": 1}
+
+
+def test_the_extension_joins_an_app_that_has_routes_of_its_own(models: Path) -> None:
+    app = Flask("shop")
+    app.add_url_rule("/orders", view_func=lambda: ["one"])
+    TandemExtension(Settings(models=models)).init_app(app, url_prefix="/ml")
+
+    with client_of(app, "/ml") as client:
+        answer = client.post("/ml/models/sums/predict", json=ROW)
+        own = client.get("/orders")
+        ours = [client.get(path) for path in ("/ml/docs", "/ml/docs/start.js", "/ml/openapi.json")]
+        wrong = [client.get("/nowhere"), client.get("/ml/nowhere"), client.get("/ml/predict"), client.put("/orders")]
+
+    assert answer.json is not None and answer.json["prediction"] == 3.0
+    assert own.json == ["one"]
+    assert [response.status_code for response in ours] == [200] * 3
+    # What no route matches is answered by the app that was there before; a wrong method on our path, by us.
+    assert [response.status_code for response in wrong] == [404, 404, 405, 405]
+    assert wrong[0].mimetype == wrong[1].mimetype == wrong[3].mimetype == "text/html"
+    assert wrong[2].mimetype == "application/problem+json"
+
+
+def test_one_extension_is_mounted_on_two_apps(models: Path) -> None:
+    extension = TandemExtension(Settings(models=models))
+    apps = [Flask("one"), Flask("two")]
+    for app in apps:
+        extension.init_app(app)
+
+    with client_of(apps[0]), client_of(apps[1]) as client:
+        response = client.post("/models/sums/predict", json=ROW)
+
+    assert response.status_code == 200
+
+
+def test_a_request_past_its_deadline_gets_504_and_the_others_are_answered() -> None:
+    tandem: Any = SlowTandem(timeout_s=0.05)
+    app = Flask("slow")
+    app.register_blueprint(create_blueprint(tandem))
+
+    with app.test_client() as client:
+        late = client.post("/models/slow/predict", json={}, headers={"x-request-id": "late"})
+        alive = client.get("/health/live")
+        tandem.answer_at_last()
+
+    assert (late.status_code, alive.status_code) == (504, 200)
+    assert late.json is not None and late.json["detail"] == "no answer within 0.05 seconds"
+    assert [status for name, status in tandem.recorded if name == "late"] == [504]
+
+
+@pytest.mark.parametrize(("size", "status"), [(1024, 405), (1025, 413)])
+def test_the_limit_holds_without_a_declared_length(size: int, status: int) -> None:
+    tandem: Any = SlowTandem(timeout_s=5)
+    app = Flask("limited")
+    app.register_blueprint(create_blueprint(tandem))
+    body = Counted(b" " * size)
+
+    with app.test_client() as client:
+        response = client.put("/models/slow/predict", environ_overrides=chunked(body))
+
+    assert response.status_code == status
+    assert body.taken == size
+
+
+def test_a_body_that_breaks_off_is_the_callers_fault() -> None:
+    tandem: Any = SlowTandem(timeout_s=5)
+    app = Flask("broken")
+    app.register_blueprint(create_blueprint(tandem))
+
+    with app.test_client() as client:
+        response = client.post("/models/slow/predict", environ_overrides=chunked(Broken()))
+
+    assert response.status_code == 400
+    assert response.json is not None and response.json["detail"] == "the body broke off before its end"
+
+
+@pytest.mark.parametrize("path", ["//models", "///health/live"])
+def test_a_path_of_two_slashes_is_another_path(path: str, models: Path) -> None:
+    with client_of(create_app(Settings(models=models))) as client:
+        response = client.get("/", environ_overrides={"PATH_INFO": path})
+
+    assert (response.status_code, response.mimetype) == (404, "application/problem+json")
+
+
+def test_importing_the_module_builds_no_app() -> None:
+    code = "import service.entrypoints.flask_app as m; assert 'app' not in vars(m)"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+def test_the_module_has_nothing_but_app_to_build() -> None:
+    with pytest.raises(AttributeError, match="application"):
+        flask_app.application  # noqa: B018
+
+
+def test_app_is_built_once_from_the_environment(models: Path) -> None:
+    code = (
+        "import service.entrypoints.flask_app as m; a = m.app; assert m.app is a; "
+        "print(a.extensions['tandem'].tandem.settings.models)"
+    )
+
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"TANDEM_MODELS": str(models)}, capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+
+    assert told.stdout.strip() == str(models)
+
+
+def chunked(stream: object) -> dict[str, Any]:
+    """How a WSGI server hands over a body whose length nobody declared."""
+    return {"wsgi.input": stream, "wsgi.input_terminated": True}
+
+
+class Counted:
+    """A stream that knows how much of it was read."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self.taken = 0
+
+    def read(self, size: int) -> bytes:
+        part = self._content[self.taken : self.taken + size]
+        self.taken += len(part)
+        return part
+
+
+class Broken:
+    """What a WSGI server hands over where a chunk is malformed: reading raises an error of its own."""
+
+    def read(self, size: int) -> bytes:
+        raise RuntimeError("invalid chunk size")
