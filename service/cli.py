@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import os
@@ -19,6 +20,7 @@ from service import __version__
 from service.core.errors import TandemError
 from service.entrypoints.servers import Binding, WorkerClass, run_granian, run_gunicorn, run_uvicorn
 from service.loader import Loader
+from service.protocols.native import WORDS
 from service.repository.labels import promote as point_label
 from service.repository.manifest import GOLDEN, digest, installed_libraries
 from service.repository.policy import served_version
@@ -196,36 +198,42 @@ def ipaddress_is_loopback(host: str) -> bool:
 
 def banner(settings: Settings, binding: Binding, framework: str) -> str:
     """What is about to be served, and a request to try it with."""
-    checked = _one_model(settings)
+    found = _one_model(settings)
     source = settings.model_file or settings.models
     lines = [f"Tandem {__version__}: {source} with {framework} on {binding.url}"]
-    if checked is None:
+    if found is None:
         lines.append("No model is there yet; one that is exported is served within a poll.")
         return "\n".join(lines)
-    name, example = checked
+    name, is_default, example = found
+    path = "/predict" if is_default else f"/models/{name}/predict"
+    body = {"instances": [example]} if set(example) & set(WORDS) else example
     if settings.model_file is not None:
         content = settings.model_file.read_bytes()
         lines.append(f"{name}: sha256 {digest(content)}, scikit-learn {installed_libraries()['scikit-learn']}")
     lines += [
-        f"Try it:   curl -s {binding.url}/models/{name}/predict -H 'content-type: application/json' "
-        f"-d {shlex.quote(json.dumps(example, ensure_ascii=False))}",
+        f"Try it:   curl -s {binding.url}{path} -H 'content-type: application/json' "
+        f"-d {shlex.quote(json.dumps(body, ensure_ascii=False))}",
         f"Look:     {binding.url}/docs",
     ]
     return "\n".join(lines)
 
 
-def _one_model(settings: Settings) -> tuple[str, dict[str, Any]] | None:
-    """A model that will be served, the default one if there is one, and one record it takes."""
+def _one_model(settings: Settings) -> tuple[str, bool, dict[str, Any]] | None:
+    """A model that will be served, whether it is the default one, and one record it takes."""
     if settings.model_file is not None:
         found = BareFile(settings.model_file).scan()
         name = next(iter(found.versions))
-        return name, Loader(trust=settings.trust)(found.versions[name][1]).example
+        return name, True, Loader(trust=settings.trust)(found.versions[name][1]).example
     snapshot = Folder(settings.models).scan()
     for name in sorted(snapshot.versions, key=lambda name: (name != settings.default_model, name)):
         version = served_version(snapshot.versions[name], snapshot.labels[name])
-        if version is not None:
+        if version is None:
+            continue
+        # A damaged version is the loader's business: it must not keep the others from being served.
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
             columns = json.loads((snapshot.versions[name][version].path / GOLDEN).read_bytes())["request"]["columns"]
-            return name, {column: values[0] for column, values in columns.items()}
+            is_default = name == settings.default_model or len(snapshot.versions) == 1
+            return name, is_default, {column: values[0] for column, values in columns.items()}
     return None
 
 

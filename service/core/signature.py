@@ -17,6 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 FLOATS: Final = ("float64", "float32", "float16")
 INTS: Final = ("int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8")
 
+# Every integer up to here is a float64, and no other number rounds to it: 2^53 may have been 2^53 + 1.
+EXACT_INTEGERS: Final = 2**53 - 1
+
 DType = Literal[
     "float64", "float32", "float16",
     "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8",

@@ -23,9 +23,9 @@ from pydantic import (
     model_validator,
 )
 
-from service.core.signature import FLOATS, INTS, Column, Container, Output, Signature
+from service.core.signature import EXACT_INTEGERS, FLOATS, INTS, Column, Container, Output, Signature
 from service.protocols.native import BY_CLASS, PLURAL, SINGULAR, has_record_form
-from service.protocols.values import EXACT_INTEGERS, accept_datetime, float_limit, int_limits
+from service.protocols.values import accept_datetime, float_limit, int_limits
 
 
 class NonFiniteNumber(BaseModel):

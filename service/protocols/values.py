@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.errors import InvalidRows, Problem, shorten
-from service.core.signature import FLOATS, INTS, Column
+from service.core.signature import EXACT_INTEGERS, FLOATS, INTS, Column
 
 
 class Absent:
@@ -35,8 +35,6 @@ ABSENT: Final = Absent()
 # JSON integers beyond 64 bits reach us as floats from the fast parser. Past this one a float
 # may be such an integer, so the body is read again by a parser that keeps every digit.
 EXACT_FLOATS: Final = math.nextafter(2.0**63, 0)
-# Every integer up to here is a float64, and no other number rounds to it: 2^53 may have been 2^53 + 1.
-EXACT_INTEGERS: Final = 2**53 - 1
 
 
 class NeedsExactParse(Exception):

@@ -7,6 +7,7 @@ rest below, each judged by what a file can do by calling it with arguments of it
 
 Left out on purpose, though some models need them:
     functools.partial, operator.*, builtins.getattr   they turn a name into a call of another name
+                                                       (a partial over `check_array` is told apart)
     scipy.stats distributions                          `__setstate__` runs `exec` on the state
     pandas.DataFrame and Series                        data, which a fitted model has no need to hold
 """

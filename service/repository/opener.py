@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copyreg
+import functools
 import importlib
 import inspect
 import io
 import math
 import pickle
 from collections.abc import Callable, Collection
-from functools import reduce
 from pickle import UnpicklingError
 from typing import Any, ClassVar, Final
 
@@ -18,7 +18,7 @@ import numpy as np
 from service.core.errors import ArtefactError, EstimatorUnusable, ModelFileUnreadable, UntrustedNames
 from service.repository.allowlist import ALLOWED, refused_names
 from service.repository.joblib_file import MAX_BYTES, JoblibUnpickler, decompressed
-from service.repository.pickle_names import global_names, names_in, spelling
+from service.repository.pickle_names import PARTIAL, global_names, names_in, spelling
 
 
 def open_model(data: bytes, *, trusted: Collection[str] = (), max_bytes: int = MAX_BYTES) -> Any:
@@ -78,13 +78,14 @@ class _Opener(JoblibUnpickler):
 
     def resolve(self, module: str, name: str) -> Any:
         wanted = spelling(module, name)
-        if refused_names([wanted], self._trusted):
-            raise UntrustedNames([wanted])
+        if wanted == PARTIAL:
+            return self._partial
+        self._require(wanted)
         if wanted in _TAME:
             return _TAME[wanted]
         home = importlib.import_module(module)
         try:
-            found = reduce(getattr, name.split("."), home)
+            found = functools.reduce(getattr, name.split("."), home)
         except AttributeError as error:
             raise ArtefactError(
                 f"the model needs {name!r} of the module {module!r}, which the version installed here lacks"
@@ -93,6 +94,18 @@ class _Opener(JoblibUnpickler):
         if wanted not in ALLOWED and wanted not in self._trusted and _root(found) != module.partition(".")[0]:
             raise UntrustedNames([wanted])
         return found
+
+    def _require(self, wanted: str) -> None:
+        if refused_names([wanted], self._trusted):
+            raise UntrustedNames([wanted])
+
+    def _partial(self, function: Any) -> functools.partial[Any]:
+        """`functools.partial`: over `check_array`, which has no side effects; over others where it is trusted."""
+        from sklearn.utils.validation import check_array
+
+        if function is not check_array:
+            self._require(PARTIAL)
+        return functools.partial(function)
 
     def read_array(self, shape: tuple[int, ...], dtype: np.dtype[Any], order: str) -> Any:
         flat: np.ndarray[Any, Any] = np.empty(math.prod(shape), dtype)
@@ -108,7 +121,14 @@ class _Opener(JoblibUnpickler):
             raise UnpicklingError(f"it calls {self.stack[-2].__name__}, which no model is built with")
         _REDUCE(self)
 
+    def load_build(self) -> None:
+        target, state = self.stack[-2:]
+        if isinstance(target, functools.partial) and state[0] is not target.func:
+            self._require(PARTIAL)
+        super().load_build()
+
     dispatch[pickle.REDUCE[0]] = load_reduce
+    dispatch[pickle.BUILD[0]] = load_build
 
 
 _REDUCE: Final[Callable[[Any], None]] = pickle._Unpickler.dispatch[pickle.REDUCE[0]]

@@ -14,6 +14,9 @@ import numpy as np
 from service.core.errors import ModelFileUnreadable
 from service.repository.joblib_file import MAX_BYTES, JoblibUnpickler, decompressed
 
+PARTIAL: Final = "functools.partial"
+CHECK_ARRAY: Final = "sklearn.utils.validation.check_array"
+
 # Pickles nest tuples directly in tuples a handful deep and share few of them.
 _MAX_TUPLE_DEPTH: Final = 32
 _MAX_TUPLE_WEIGHT: Final = 1_000_000
@@ -25,7 +28,8 @@ def global_names(data: bytes, *, max_bytes: int = MAX_BYTES) -> frozenset[str]:
     Spelt "package.module.Name", and "package.module:Outer.Inner" if the name itself has dots, as
     the two are not the same question. Python 2 and numpy 1 spellings are brought up to date.
     Not listed is what belongs to the format, and is never looked up: joblib's array wrapper,
-    `numpy.dtype`, and `_codecs.encode` for bytes.
+    `numpy.dtype`, and `_codecs.encode` for bytes; nor is `functools.partial` over scikit-learn's
+    `check_array`, the only call that it may stand for.
 
     Raises:
         ModelFileUnreadable: cut, corrupt, more than one pickle, an array larger than the file, or
@@ -70,6 +74,29 @@ class _StandIn:
     def add(self, item: Any) -> None: ...
 
 
+class _CheckArray(_StandIn):
+    """In place of `sklearn.utils.validation.check_array`, so that a partial over it can be told from others."""
+
+
+def _partial_noting(names: set[str]) -> type[_StandIn]:
+    """In place of `functools.partial`: named only where it would call something other than `check_array`.
+
+    Histogram boosting on pandas categories keeps such a partial, and checks its input with it.
+    """
+
+    class Partial(_StandIn):
+        def __new__(cls, function: Any = None, *args: Any) -> Partial:
+            if function is not _CheckArray:
+                names.add(PARTIAL)
+            return object.__new__(Partial)
+
+        def __setstate__(self, state: Any) -> None:
+            if not isinstance(state, tuple) or not state or state[0] is not _CheckArray:
+                names.add(PARTIAL)
+
+    return Partial
+
+
 def _reconstructor(cls: type, base: Any, state: Any) -> Any:
     """`copyreg._reconstructor`, by which protocols 0 and 1 make objects, array wrappers among them."""
     return cls()
@@ -103,7 +130,11 @@ class _DryRun(JoblibUnpickler):
         self._names = names
 
     def resolve(self, module: str, name: str) -> Any:
+        if spelling(module, name) == PARTIAL:
+            return _partial_noting(self._names)
         self._names.add(spelling(module, name))
+        if spelling(module, name) == CHECK_ARRAY:
+            return _CheckArray
         return _reconstructor if (module, name) == ("copyreg", "_reconstructor") else _StandIn
 
     def read_array(self, shape: tuple[int, ...], dtype: np.dtype[Any], order: str) -> Any:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from service.core.errors import EstimatorUnusable, TandemError
 from service.core.plain import plain_label
-from service.core.signature import FLOATS, Column, Output, Signature
+from service.core.signature import EXACT_INTEGERS, FLOATS, INTS, Column, Output, Signature
 from service.core.table import Frame, Matrix, SparseRows, Table, Values, column_arrays, take
 from service.runtimes.estimator import METHODS, EstimatorEngine, n_rows, to_values
 from service.runtimes.estimator_input import input_builder
@@ -227,13 +227,18 @@ def _probe(estimator: Any, draft: Signature, sample: Sample, output: str) -> tup
         limited = name in wide and name not in unlimited
         return column.model_copy(
             update={
-                "nullable": name in nullable,
+                "nullable": name in nullable and not _too_large_for_holes(column),
                 "closed": True if closed else None,
                 "max_abs": FLOAT32_MAX if limited else None,
             }
         )
 
     return tuple(finish(column) for column in draft.columns)
+
+
+def _too_large_for_holes(column: Column) -> bool:
+    """An integer column with missing values is float64 to pandas, which could not hold these integers."""
+    return column.dtype in INTS and max(abs(column.low or 0), abs(column.high or 0)) > EXACT_INTEGERS
 
 
 def _changed(

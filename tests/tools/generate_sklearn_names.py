@@ -56,6 +56,7 @@ _SINGLE: Final = (
     "preprocessing._function_transformer._identity",
     "tree._tree.Tree",
     "utils._bunch.Bunch",
+    "utils.validation.check_array",
     "utils._metadata_requests.MetadataRequest",
     "utils._metadata_requests.MetadataRouter",
     "utils._metadata_requests.MethodMapping",
@@ -80,9 +81,7 @@ def names() -> list[str]:
                 found.add(f"{module.__name__}.{name}")
     for package in _ARITHMETIC:
         for name, value in vars(importlib.import_module(f"sklearn.{package}")).items():
-            defined_here = getattr(value, "__module__", "").startswith(
-                f"sklearn.{package.partition('.')[0]}."
-            )
+            defined_here = getattr(value, "__module__", "").startswith(f"sklearn.{package.partition('.')[0]}.")
             if inspect.isfunction(value) and defined_here and not name.startswith(_NOT_ARITHMETIC):
                 found.add(f"{value.__module__}.{value.__name__}")
     return sorted(found)
@@ -95,9 +94,7 @@ def _modules() -> Iterator[ModuleType]:
 
 
 def _is_estimator(value: Any, module: ModuleType) -> bool:
-    return (
-        isinstance(value, type) and issubclass(value, BaseEstimator) and value.__module__ == module.__name__
-    )
+    return isinstance(value, type) and issubclass(value, BaseEstimator) and value.__module__ == module.__name__
 
 
 def _is_part(name: str, value: Any, module: ModuleType) -> bool:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import io
 import pickle
 import sys
@@ -37,7 +38,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.svm import SVC
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_array, check_is_fitted
 
 from service.core.errors import ArtefactError, EstimatorUnusable, ModelFileUnreadable, UntrustedNames
 from service.repository.joblib_file import decompressed
@@ -451,3 +452,40 @@ def test_warning_of_another_version_reaches_the_caller(action: Any) -> None:
 def _same(ours: Any, theirs: Any) -> bool:
     ours, theirs = (value.toarray() if sparse.issparse(value) else value for value in (ours, theirs))
     return bool(np.array_equal(np.asarray(ours), np.asarray(theirs)))
+
+
+def test_boosting_on_pandas_categories_opens_with_nothing_trusted() -> None:
+    frame = pd.DataFrame({"kind": pd.Categorical(list("abab") * 5), "size": np.arange(20.0)})
+    booster = HistGradientBoostingClassifier(max_iter=2, categorical_features="from_dtype").fit(frame, [0, 1] * 10)
+
+    opened = open_model(dumped(booster))
+
+    np.testing.assert_array_equal(opened.predict_proba(frame), booster.predict_proba(frame))
+    assert needed_trust(dumped(opened)) == []
+
+
+def test_partial_over_another_function_needs_trust() -> None:
+    file = dumped(FunctionTransformer(functools.partial(f1_score, average="macro")))
+
+    assert needed_trust(file) == ["functools.partial"]
+    with pytest.raises(UntrustedNames, match=r"--trust functools\.partial"):
+        open_model(file)
+    assert open_model(file, trusted=["functools.partial"]).func.func is f1_score
+
+
+def test_partial_over_check_array_keeps_its_arguments() -> None:
+    opened = open_model(dumped(FunctionTransformer(functools.partial(check_array, dtype=np.float32))))
+
+    assert opened.transform(np.ones((2, 2))).dtype == np.float32
+
+
+def test_partial_cannot_be_turned_to_another_function_after_it_was_made() -> None:
+    body = called(stack_global("functools", "partial"), stack_global("sklearn.utils.validation", "check_array"))
+    other = stack_global("sklearn.metrics._classification", "f1_score")
+    state = pickle.MARK + other + pickle.EMPTY_TUPLE + pickle.EMPTY_DICT + pickle.NONE + pickle.TUPLE
+    file = pickle.PROTO + b"\x04" + body + state + pickle.BUILD + pickle.STOP
+
+    with pytest.raises(UntrustedNames, match=r"functools\.partial"):
+        open_model(file)
+    with pytest.raises(UntrustedNames, match=r"functools\.partial"):
+        _Opener(io.BytesIO(file), ()).load_whole()

@@ -16,7 +16,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.neural_network import BernoulliRBM
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from service.core.errors import EstimatorUnusable
 from service.core.signature import Output
@@ -142,3 +142,11 @@ def test_a_sample_that_the_estimator_refuses_is_told_in_its_words() -> None:
 
     with pytest.raises(EstimatorUnusable, match=r"refuses the sample.*NaN"):
         describe(estimator, np.full((3, 3), np.nan))
+
+
+def test_integers_beyond_float64_keep_a_column_from_being_nullable() -> None:
+    keys = np.array([[2**63 - 1], [2**53 + 1]], dtype=np.int64)
+
+    column = describe(FunctionTransformer().fit(keys), keys).signature.columns[0]
+
+    assert (column.dtype, column.nullable) == ("int64", False)
