@@ -18,7 +18,7 @@ import numpy as np
 from service.core.errors import ArtefactError, EstimatorUnusable, ModelFileUnreadable, UntrustedNames
 from service.repository.allowlist import ALLOWED, refused_names
 from service.repository.joblib_file import MAX_BYTES, JoblibUnpickler, decompressed
-from service.repository.pickle_names import PARTIAL, global_names, names_in, spelling
+from service.repository.pickle_names import CHECK_ARRAY, PARTIAL, global_names, names_in, spelling
 
 
 def open_model(data: bytes, *, trusted: Collection[str] = (), max_bytes: int = MAX_BYTES) -> Any:
@@ -101,9 +101,7 @@ class _Opener(JoblibUnpickler):
 
     def _partial(self, function: Any) -> functools.partial[Any]:
         """`functools.partial`: over `check_array`, which has no side effects; over others where it is trusted."""
-        from sklearn.utils.validation import check_array
-
-        if function is not check_array:
+        if function is not self.resolve(*CHECK_ARRAY.rsplit(".", 1)):
             self._require(PARTIAL)
         return functools.partial(function)
 
