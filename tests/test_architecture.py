@@ -33,7 +33,8 @@ ALLOWED: Final = {
         "core", "loader", "observability", "protocols", "repository", "scheduling", "server", "settings",
     },
     "entrypoints": {"core", "assembly", "observability", "protocols", "settings"},
-    "cli": {"core", "entrypoints", "loader", "observability", "protocols", "repository", "settings"},
+    "preflight": {"core", "entrypoints", "loader", "protocols", "repository", "settings"},
+    "cli": {"core", "entrypoints", "preflight", "repository", "settings"},
 }  # fmt: skip
 
 FRAMEWORKS: Final = frozenset({"fastapi", "starlette", "uvicorn", "flask", "werkzeug", "granian", "gunicorn", "gevent"})

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from itertools import accumulate
+from typing import Any, Final, TypeVar
 
 import orjson
 
@@ -64,7 +66,23 @@ def _refuse_constant(text: str) -> float:
     raise UnreadableRequest(f"the body is not valid JSON: {text} is not a JSON number")
 
 
+def _depth(body: bytes) -> int:
+    """How deep `body` is nested; what stands between quotes, brackets among it, nests nothing."""
+    brackets = _STRING.sub(b"", body).translate(_SQUARED, _OTHERS)
+    return max(accumulate(1 if bracket == _OPENING else -1 for bracket in brackets), default=0)
+
+
+# That of orjson. The standard library's differs from one Python to the next, down to the end of the stack.
+_DEPTH: Final = 1024
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_OPENING: Final = ord("[")
+_SQUARED: Final = bytes.maketrans(b"{}", b"[]")
+_OTHERS: Final = bytes(code for code in range(256) if code not in b"[]{}")
+
+
 def _exact(body: bytes) -> Any:
+    if _depth(body) > _DEPTH:
+        raise UnreadableRequest("the body is not valid JSON: it is nested too deeply")
     try:
         parsed = json.loads(body.decode(), parse_float=_number, parse_constant=_refuse_constant)
         # The standard library lets lone surrogates pass, which no UTF-8 text can hold.

@@ -156,15 +156,14 @@ def decode_rows(rows: list[list[Any]], signature: Signature, *, exact: bool = Fa
 def decode_records(records: list[dict[str, Any]], signature: Signature, *, exact: bool = False) -> Table:
     """`records` hold a value per column name; where a column may be missing, so may its key."""
     known = frozenset(signature.names)
-    if not all(record.keys() == known for record in records):
-        problems = Problems()
+    problems = Problems()
+    if not all(record.keys() <= known for record in records):
         for index, record in enumerate(records):
             for key in record:
                 if key not in known:
-                    problems.add(index, key[:60], "no such column", shorten(record[key]))
-        problems.raise_if_any()
+                    problems.add(index, key[:60], known_columns(signature), shorten(key))
     columns = ([record.get(name, ABSENT) for record in records] for name in signature.names)
-    return _assemble(columns, signature, exact)
+    return _assemble(columns, signature, exact, problems)
 
 
 def decode_columns(columns: Any, signature: Signature, *, exact: bool = False) -> Table:
@@ -177,7 +176,7 @@ def decode_columns(columns: Any, signature: Signature, *, exact: bool = False) -
     known = frozenset(signature.names)
     for name, values in columns.items():
         if name not in known:
-            problems.add(None, name[:60], "no such column", shorten(values))
+            problems.add(None, name[:60], known_columns(signature), shorten(name))
         elif lengths.get(name) != rows or rows == 0:
             problems.add(None, name, f"a list of {max(rows, 1)} values, as in the other columns", shorten(values))
     for column in signature.columns:
@@ -188,8 +187,17 @@ def decode_columns(columns: Any, signature: Signature, *, exact: bool = False) -
     return _assemble((columns.get(name, absent) for name in signature.names), signature, exact)
 
 
-def _assemble(columns: Iterable[Sequence[Any]], signature: Signature, exact: bool) -> Table:
-    problems = Problems()
+def known_columns(signature: Signature) -> str:
+    """What a caller who sent another column may have meant."""
+    names = ", ".join(name[:40] for name in signature.names[:8])
+    more = f" … ({len(signature.names)} in all)" if len(signature.names) > 8 else ""
+    return f"a column of this model: {names}{more}"
+
+
+def _assemble(
+    columns: Iterable[Sequence[Any]], signature: Signature, exact: bool, problems: Problems | None = None
+) -> Table:
+    problems = problems or Problems()
     arrays = {
         column.name: decode_column(values, column, problems, exact=exact)
         for column, values in zip(signature.columns, columns, strict=True)

@@ -218,7 +218,7 @@ def accept_datetime(value: Any, column: Column) -> tuple[bool, Any]:
     text, offset = f"{found['date']}T{found['time'] or '00:00'}", _offset(found["offset"])
     try:
         moment = np.datetime64(text, unit) - offset
-    except ValueError:  # no such day, or no such time of day
+    except (ValueError, OverflowError):  # no such day or time of day; beyond what the unit can count
         return False, value
     # numpy wraps silently where nanoseconds run out of 64 bits, in 1677 and 2262; seconds do not.
     # Nor does it mind the years 10000 and -1, which an offset may reach and no text of four digits can name.
@@ -304,7 +304,7 @@ def _convert_datetimes(values: Sequence[Any], column: Column, kinds: set[type]) 
     if not kinds <= ({np.datetime64, type(None)} if column.nullable else {np.datetime64}):
         return None
     return np.array(
-        [np.datetime64("NaT") if value is None else value for value in values],
+        [np.datetime64("NaT", datetime_unit(column)) if value is None else value for value in values],
         dtype=f"datetime64[{datetime_unit(column)}]",
     )
 

@@ -68,7 +68,7 @@ _SCIPY = (
         for layout in ("bsr", "coo", "csc", "csr", "dia", "dok", "lil")
         for kind in ("array", "matrix")
     )
-    | _names("scipy.interpolate", "_bsplines.BSpline _cubic.PchipInterpolator")
+    | _names("scipy.interpolate", "_bsplines.BSpline _bsplines._BSpline _cubic.PchipInterpolator")
     | _names("scipy.special._ufuncs", "boxcox boxcox1p expit inv_boxcox inv_boxcox1p logit")
     | _names("scipy.special._special_ufuncs", "expit logit")
     | {"scipy._lib.array_api_compat.numpy._aliases.asarray"}  # kept by BSpline

@@ -258,7 +258,7 @@ def _missing(column: Column, values: NDArray[Any]) -> NDArray[Any]:
     if column.dtype in FLOATS:
         return np.full_like(values, np.nan)
     if column.dtype == "datetime":
-        return np.full_like(values, np.datetime64("NaT"))
+        return np.full_like(values, np.array("NaT", dtype=values.dtype))
     if column.dtype in ("bool", "string"):
         return np.full(values.shape, None, dtype=object)
     return np.full(values.shape, np.nan)

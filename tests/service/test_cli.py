@@ -1,74 +1,27 @@
 from __future__ import annotations
 
-import json
 import os
 import shlex
-import shutil
 import socket
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import joblib
-import numpy as np
-import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
+from sklearn.preprocessing import FunctionTransformer
 
 from service import cli
-from service.cli import banner, check_startable, ipaddress_is_loopback, tandem
-from service.core.errors import ModelFileUnreadable
+from service.cli import tandem
 from service.entrypoints.servers import Binding
-from service.repository.manifest import GOLDEN
 from service.settings import Settings
-from training.export import export
-
-_NASTY = "it's \"5 o'clock\" $(reboot) `id` \\ ü\n"
 
 
 @pytest.fixture(autouse=True)
 def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("TANDEM_")]:
         monkeypatch.delenv(name)
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two versions of `iris`, and `town` with a column of odd texts."""
-    root = tmp_path_factory.mktemp("models")
-    X = np.arange(12.0).reshape(6, 2)
-    for _ in range(2):
-        export(LinearRegression().fit(X, X[:, 0]), X, name="iris", repository=root)
-    frame = pd.DataFrame({_NASTY: pd.Series([_NASTY, "b", _NASTY, "b"], dtype=object)})
-    town = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LinearRegression()).fit(frame, [1, 2, 1, 2])
-    export(town, frame, name="town", repository=root)
-    return root
-
-
-@pytest.fixture
-def models(exported: Path, tmp_path: Path) -> Path:
-    """A copy that the test may change."""
-    return Path(shutil.copytree(exported, tmp_path / "models"))
-
-
-@pytest.fixture
-def model_file(tmp_path: Path) -> Path:
-    path = tmp_path / "churn.joblib"
-    joblib.dump(LinearRegression().fit([[1.0, 2.0], [3.0, 5.0]], [1, 2]), path)
-    return path
-
-
-@pytest.fixture
-def binding() -> Binding:
-    """A free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return Binding("127.0.0.1", port, 1)
 
 
 def _tandem(*arguments: str) -> Result:
@@ -181,89 +134,6 @@ def test_bare_file_of_another_user_is_refused(
     assert "belongs to another user" in _one_line(_tandem("serve", str(model_file), "--port", str(binding.port)))
 
 
-def test_own_bare_file_is_served_with_a_warning(
-    model_file: Path, binding: Binding, capsys: pytest.CaptureFixture[str]
-) -> None:
-    check_startable(Settings(model_file=model_file), binding)
-
-    assert "a joblib file is code that runs when it is opened" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("host", "is_loopback"),
-    [("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("localhost", True), ("0.0.0.0", False),
-     ("::", False), ("10.0.0.1", False), ("localhost.example.org", False), ("", False)],
-)  # fmt: skip
-def test_loopback(host: str, is_loopback: bool) -> None:
-    assert ipaddress_is_loopback(host) is is_loopback
-
-
-# The banner
-
-
-def _curl(text: str) -> list[str]:
-    """The words of the command, as a shell cuts them."""
-    command = text[text.index("Try it:") + len("Try it:") : text.index("\nLook:")]
-    show = f"{shlex.quote(sys.executable)} -c 'import json, sys; print(json.dumps(sys.argv[1:]))'"
-    script = f'curl() {{ {show} "$@"; }}\n{command}'
-    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
-    words: list[str] = json.loads(done.stdout)
-    return words
-
-
-def _body(words: list[str]) -> Any:
-    return json.loads(words[words.index("-d") + 1])
-
-
-def test_banner_holds_a_request_that_shell_and_service_understand(models: Path) -> None:
-    words = _curl(banner(Settings(models=models), Binding("127.0.0.1", 8000, 1), "fastapi"))
-
-    assert words[:2] == ["-s", "http://127.0.0.1:8000/models/iris/predict"]
-    assert words[words.index("-H") + 1] == "content-type: application/json"
-    assert _body(words) == {"x0": 0.0, "x1": 1.0}
-
-
-def test_banner_quotes_whatever_stands_in_the_data(models: Path) -> None:
-    settings = Settings(models=models, default_model="town")
-
-    assert _body(_curl(banner(settings, Binding("127.0.0.1", 8000, 1), "flask"))) == {_NASTY: _NASTY}
-
-
-def test_banner_writes_an_address_of_ipv6_in_brackets(models: Path) -> None:
-    assert "http://[::1]:8000/docs" in banner(Settings(models=models), Binding("::1", 8000, 1), "flask")
-
-
-def test_banner_of_an_empty_folder_says_what_comes_next(tmp_path: Path) -> None:
-    text = banner(Settings(models=tmp_path), Binding("127.0.0.1", 8000, 1), "flask")
-
-    assert "No model is there yet; one that is exported is served within a poll." in text
-
-
-@pytest.mark.parametrize("content", [None, b"", b"[]", b'{"request": {"columns": {"x0": []}}}'])
-def test_damaged_version_does_not_keep_the_others_from_being_served(models: Path, content: bytes | None) -> None:
-    golden = models / "iris" / "2" / GOLDEN
-    golden.unlink()
-    if content is not None:
-        golden.write_bytes(content)
-
-    assert "/models/town/predict" in banner(Settings(models=models), Binding("127.0.0.1", 8000, 1), "flask")
-
-
-def test_banner_of_a_bare_file_tells_its_digest(model_file: Path) -> None:
-    text = banner(Settings(model_file=model_file), Binding("127.0.0.1", 8000, 1), "fastapi")
-
-    assert "churn: sha256 " in text
-    assert _body(_curl(text)) == {"x0": 0.0, "x1": 0.0}
-
-
-def test_banner_of_a_bad_bare_file_is_its_error(tmp_path: Path) -> None:
-    path = tmp_path / "churn.joblib"
-    path.write_bytes(b"")
-
-    with pytest.raises(ModelFileUnreadable):
-        banner(Settings(model_file=path), Binding("127.0.0.1", 8000, 1), "fastapi")
-
-
 # What is started
 
 
@@ -337,3 +207,21 @@ def test_promote_says_in_one_line_what_is_wrong(models: Path, arguments: list[st
 
 def test_version_is_told() -> None:
     assert _tandem("--version").output.startswith("tandem, version ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        pytest.param(["--server", "granian"], "fastapi is served by uvicorn, not by granian", id="not under FastAPI"),
+        pytest.param(
+            ["--framework", "flask", "--server", "uvicorn"],
+            "flask is served by granian or gunicorn",
+            id="not under Flask",
+        ),
+    ],
+)
+def test_a_server_that_cannot_carry_the_framework_is_refused(arguments: list[str], told: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(tandem, ["serve", "--models", str(tmp_path), *arguments])
+
+    assert result.exit_code == 1
+    assert told in result.output

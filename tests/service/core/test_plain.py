@@ -143,7 +143,7 @@ def test_memory_layout_does_not_show(array: NDArray[Any]) -> None:
         pytest.param(dt.datetime(2020, 1, 2, 3, tzinfo=dt.UTC), "2020-01-02T03:00:00+00:00", id="datetime"),
         pytest.param(pd.Timestamp("2020-01-02T03:00"), "2020-01-02T03:00:00", id="pandas timestamp"),
         pytest.param(np.datetime64("2020-01-02"), "2020-01-02", id="numpy datetime"),
-        pytest.param(np.datetime64("NaT"), None, id="numpy NaT"),
+        pytest.param(np.datetime64("NaT", "s"), None, id="numpy NaT"),
         pytest.param(pd.NaT, None, id="pandas NaT"),
         pytest.param(pd.NA, None, id="pandas NA"),
         pytest.param(("a", 1), ["a", 1], id="tuple"),

@@ -136,7 +136,9 @@ def test_request_in_no_known_form_is_told_the_expected_one(content: Any, words: 
         pytest.param({"age": "1"}, Problem(0, "age", "an integer (int64)", "'1'"), id="cell of a record"),
         pytest.param({"city": "a"}, Problem(0, "age", "an integer (int64)", "nothing"), id="missing key"),
         pytest.param({"age": None}, Problem(0, "age", "an integer (int64)", "null"), id="null"),
-        pytest.param({"age": 1, "agee": 2}, Problem(0, "agee", "no such column", "2"), id="unknown key"),
+        pytest.param(
+            {"age": 1, "agee": 2}, Problem(0, "agee", "a column of this model: age, city", "'agee'"), id="unknown key"
+        ),
         pytest.param({"instances": [[1, "a"], [1], [1, "b", 2]]}, Problem(1, None, "2 values", "1"), id="ragged"),
         pytest.param(
             {"instances": [{"age": 1}, [1, "a"]]}, Problem(1, None, "an object like the others", "a list of 2"),
@@ -155,7 +157,8 @@ def test_request_in_no_known_form_is_told_the_expected_one(content: Any, words: 
             id="column no list",
         ),
         pytest.param(
-            {"columns": {"age": [1], "x": [1]}}, Problem(None, "x", "no such column", "a list of 1"), id="extra column"
+            {"columns": {"age": [1], "x": [1]}}, Problem(None, "x", "a column of this model: age, city", "'x'"),
+            id="extra column",
         ),
     ],
 )  # fmt: skip
@@ -338,3 +341,9 @@ def test_other_outputs_keep_their_names() -> None:
     got = written({"score_samples": np.array([1.5])}, one=False, signature=signature)
 
     assert got == {"score_samples": [1.5], "model": "shop", "version": 3}
+
+
+def test_unknown_columns_and_wrong_values_are_told_together() -> None:
+    found = problems_of({"instances": [{"age": "1", "city": "a", "extra": 1}]})
+
+    assert [problem.column for problem in found] == ["extra", "age"]

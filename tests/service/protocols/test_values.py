@@ -108,7 +108,7 @@ def arrays_of(draw: st.DrawFn, column: Column) -> NDArray[Any]:
         days = st.datetimes().map(lambda moment: moment.replace(year=max(1678, min(moment.year, 2261)), day=1))
         array = np.array(draw(st.lists(days, min_size=size)), dtype=f"datetime64[{datetime_unit(column)}]")
         if column.nullable:
-            array[0] = np.datetime64("NaT")
+            array[0] = np.array("NaT", dtype=array.dtype)
     return array
 
 

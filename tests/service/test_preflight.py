@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.core.errors import ModelFileUnreadable
+from service.entrypoints.servers import Binding
+from service.preflight import CannotStart, banner, check_server, check_startable, is_loopback
+from service.repository.manifest import GOLDEN
+from service.settings import Settings
+from tests.service.conftest import NASTY
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("TANDEM_")]:
+        monkeypatch.delenv(name)
+
+
+def test_a_server_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.preflight.find_spec", lambda name: None if name == "gevent" else object())
+
+    with pytest.raises(CannotStart, match=r"gevent is not installed: pip install 'tandem-serving\[gunicorn\]'"):
+        check_server("flask", "gunicorn", "gevent")
+
+
+def test_own_bare_file_may_be_served_and_its_banner_warns(model_file: Path, binding: Binding) -> None:
+    settings = Settings(model_file=model_file)
+
+    check_startable(settings, binding)
+
+    assert "a joblib file is code that runs when it is opened" in banner(settings, binding, "fastapi")
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("localhost", True), ("0.0.0.0", False),
+     ("::", False), ("10.0.0.1", False), ("localhost.example.org", False), ("", False)],
+)  # fmt: skip
+def test_loopback(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+# The banner
+
+
+def _curl(text: str) -> list[str]:
+    """The words of the command, as a shell cuts them."""
+    command = text[text.index("Try it:") + len("Try it:") : text.index("\nLook:")]
+    show = f"{shlex.quote(sys.executable)} -c 'import json, sys; print(json.dumps(sys.argv[1:]))'"
+    script = f'curl() {{ {show} "$@"; }}\n{command}'
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    words: list[str] = json.loads(done.stdout)
+    return words
+
+
+def _body(words: list[str]) -> Any:
+    return json.loads(words[words.index("-d") + 1])
+
+
+def test_banner_holds_a_request_that_shell_and_service_understand(models: Path) -> None:
+    words = _curl(banner(Settings(models=models), Binding("127.0.0.1", 8000, 1), "fastapi"))
+
+    assert words[:2] == ["-s", "http://127.0.0.1:8000/models/iris/predict"]
+    assert words[words.index("-H") + 1] == "content-type: application/json"
+    assert _body(words) == {"x0": 0.0, "x1": 1.0}
+
+
+def test_banner_quotes_whatever_stands_in_the_data(models: Path) -> None:
+    settings = Settings(models=models, default_model="town")
+
+    assert _body(_curl(banner(settings, Binding("127.0.0.1", 8000, 1), "flask"))) == {NASTY: NASTY}
+
+
+def test_banner_writes_an_address_of_ipv6_in_brackets(models: Path) -> None:
+    assert "http://[::1]:8000/docs" in banner(Settings(models=models), Binding("::1", 8000, 1), "flask")
+
+
+def test_banner_of_an_empty_folder_says_what_comes_next(tmp_path: Path) -> None:
+    text = banner(Settings(models=tmp_path), Binding("127.0.0.1", 8000, 1), "flask")
+
+    assert "No model is there yet; one that is exported is served within a poll." in text
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]", b'{"request": {"columns": {"x0": []}}}'])
+def test_damaged_version_does_not_keep_the_others_from_being_served(models: Path, content: bytes | None) -> None:
+    golden = models / "iris" / "2" / GOLDEN
+    golden.unlink()
+    if content is not None:
+        golden.write_bytes(content)
+
+    assert "/models/town/predict" in banner(Settings(models=models), Binding("127.0.0.1", 8000, 1), "flask")
+
+
+def test_banner_of_a_bare_file_tells_its_digest(model_file: Path) -> None:
+    text = banner(Settings(model_file=model_file), Binding("127.0.0.1", 8000, 1), "fastapi")
+
+    assert "churn: sha256 " in text
+    assert _body(_curl(text)) == {"x0": 0.0, "x1": 0.0}
+
+
+def test_banner_of_a_bad_bare_file_is_its_error(tmp_path: Path) -> None:
+    path = tmp_path / "churn.joblib"
+    path.write_bytes(b"")
+
+    with pytest.raises(ModelFileUnreadable):
+        banner(Settings(model_file=path), Binding("127.0.0.1", 8000, 1), "fastapi")
