@@ -12,8 +12,9 @@ from service.loader import Loader
 from service.observability.logs import log_access
 from service.protocols.api import Api
 from service.protocols.http import HttpReply, HttpRequest
-from service.repository.catalog import Catalog, Loaded
+from service.repository.catalog import Catalog
 from service.repository.sources import BareFile, Folder, Found, Source
+from service.repository.versions import Loaded
 from service.repository.watcher import Watcher
 from service.scheduling.lane import Lane
 from service.server import ModelServer

@@ -11,7 +11,8 @@ from service.core.futures import then
 from service.core.messages import InferReply, InferRequest, ModelSummary, Target
 from service.core.signature import Signature
 from service.core.table import Values
-from service.repository.catalog import Catalog, Loaded
+from service.repository.catalog import Catalog
+from service.repository.versions import Loaded
 
 
 class ModelServer:

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from starlette.requests import ClientDisconnect
 from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -71,10 +72,12 @@ class _Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         http = _request(scope)
-        body = await _read_body(receive, self._api.max_body_bytes, http.headers.get("content-length"))
-        if body is None:
+        try:
+            http.body = await _read_body(receive, self._api.max_body_bytes, http.headers.get("content-length"))
+        except _TooLarge:
             return await _write(send, self._api.too_large(http))
-        http.body = body
+        except ClientDisconnect:
+            return await _write(send, self._api.cut_off(http))
         reply = self._api.answer(self._methods, http)
         if isinstance(reply, Future):
             try:
@@ -114,18 +117,24 @@ def _request(scope: Scope) -> HttpRequest:
     )
 
 
-async def _read_body(receive: Receive, limit: int, declared: str | None) -> bytes | None:
-    """The whole body, or None as soon as it is known to be larger than `limit`."""
+class _TooLarge(Exception):
+    """Raised as soon as it is known."""
+
+
+async def _read_body(receive: Receive, limit: int, declared: str | None) -> bytes:
+    """The whole body. Raises _TooLarge beyond `limit` bytes, and ClientDisconnect where it breaks off."""
     if declared is not None and declared.isdigit() and int(declared) > limit:
-        return None
+        raise _TooLarge
     chunks: list[bytes] = []
     size = 0
     while True:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
         chunk = message.get("body", b"")
         size += len(chunk)
         if size > limit:
-            return None
+            raise _TooLarge
         chunks.append(chunk)
         if not message.get("more_body", False):
             return b"".join(chunks)

@@ -5,58 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any
 
 from service.core.errors import TandemError, Unavailable, UnknownLabel, UnknownModel, UnknownVersion
-from service.core.messages import InferRequest, ModelSummary, Target
-from service.core.table import Values
-from service.repository.manifest import Manifest
+from service.core.messages import ModelSummary, Target
 from service.repository.policy import served_version, wanted_versions
 from service.repository.sources import Found, Snapshot, Source
-from service.repository.states import MOVES, State
+from service.repository.versions import Lease, Loaded, State, Version
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A version in memory, checked and able to answer. `example` is one record of its golden rows."""
-
-    manifest: Manifest
-    submit: Callable[[InferRequest], Future[dict[str, Values]]]
-    example: dict[str, Any]
-
-
-class Version:
-    """One version, from the moment it is to be loaded. Changed under the catalog's lock only."""
-
-    def __init__(self, found: Found) -> None:
-        self.found = found
-        self.state = State.LOADING
-        self.loaded: Loaded | None = None
-        self.reason: str | None = None
-        self.leases = 0
-
-    def move(self, state: State) -> None:
-        if state not in MOVES[self.state]:
-            raise AssertionError(f"{self.found.name}/{self.found.version}: {self.state} to {state}")
-        self.state = state
-        if state is State.GONE:
-            self.loaded = None  # the memory goes with the last reference
-
-
-class Lease:
-    """The right to use a version: it stays in memory until the lease is released, exactly once."""
-
-    def __init__(self, catalog: Catalog, version: Version, loaded: Loaded) -> None:
-        self._catalog = catalog
-        self._version = version
-        self.loaded = loaded
-
-    def release(self) -> None:
-        self._catalog._release(self._version)
 
 
 class Catalog:
@@ -194,7 +150,7 @@ class Catalog:
             version = live[number]
             assert version.loaded is not None
             version.leases += 1
-            return Lease(self, version, version.loaded)
+            return Lease(version.loaded, lambda: self._release(version))
 
     def _name_of(self, model: str | None) -> str:
         """The model asked for; without a name, the one set as default, or the only one."""

@@ -11,9 +11,10 @@ from service.core.errors import InvalidRequest, ModelFailed, UnknownModel
 from service.core.messages import InferRequest, Target
 from service.core.signature import Column, Container, Output, Signature
 from service.core.table import Matrix, Values
-from service.repository.catalog import Catalog, Loaded
+from service.repository.catalog import Catalog
 from service.repository.manifest import FileEntry, Manifest
 from service.repository.sources import Found, Snapshot
+from service.repository.versions import Loaded
 from service.server import ModelServer
 
 _SIGNATURE = Signature(

@@ -184,3 +184,30 @@ def test_app_is_built_once_from_the_environment(models: Path) -> None:
     )  # fmt: skip
 
     assert told.stdout.strip() == str(models)
+
+
+@pytest.mark.anyio
+async def test_a_body_that_breaks_off_never_reaches_a_model(models: Path) -> None:
+    app = create_app(Settings(models=models))
+    sent: list[Any] = []
+    messages = iter(
+        [{"type": "http.request", "body": b'{"x0": 1.0, "x1": 2.0}', "more_body": True}, {"type": "http.disconnect"}]
+    )
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/models/sums/predict",
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json")],
+    }
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+
+    assert sent[0]["status"] == 400
+    assert b"broke off" in sent[1]["body"]

@@ -33,10 +33,10 @@ from service.core.errors import (
 from service.core.messages import InferRequest, Target
 from service.core.signature import Column, Container, Output, Signature
 from service.core.table import Values
-from service.repository.catalog import Catalog, Lease, Loaded, Version
+from service.repository.catalog import Catalog
 from service.repository.manifest import Manifest
 from service.repository.sources import Found, Snapshot
-from service.repository.states import State
+from service.repository.versions import Lease, Loaded, State, Version
 
 _SIGNATURE = Signature(
     container=Container.ARRAY,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.repository.states import MOVES, State
+from service.repository.versions import MOVES, State
 
 
 def test_every_state_has_its_moves() -> None:

@@ -1,0 +1,66 @@
+"""A version in memory: what it holds, its states and the moves between them, and the leases on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from service.core.messages import InferRequest
+from service.core.table import Values
+from service.repository.manifest import Manifest
+from service.repository.sources import Found
+
+
+class State(StrEnum):
+    LOADING = "loading"
+    LIVE = "live"
+    DRAINING = "draining"
+    GONE = "gone"
+    FAILED = "failed"
+
+
+MOVES: Final = {
+    State.LOADING: {State.LIVE, State.FAILED},  # digests and golden rows must agree first
+    State.LIVE: {State.DRAINING},
+    State.DRAINING: {State.GONE},  # only when the last lease is returned
+    State.FAILED: set[State](),  # until its files change, which makes it another version
+    State.GONE: set[State](),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A version in memory, checked and able to answer. `example` is one record of its golden rows."""
+
+    manifest: Manifest
+    submit: Callable[[InferRequest], Future[dict[str, Values]]]
+    example: dict[str, Any]
+
+
+class Version:
+    """One version, from the moment it is to be loaded. Changed under the catalog's lock only."""
+
+    def __init__(self, found: Found) -> None:
+        self.found = found
+        self.state = State.LOADING
+        self.loaded: Loaded | None = None
+        self.reason: str | None = None
+        self.leases = 0
+
+    def move(self, state: State) -> None:
+        if state not in MOVES[self.state]:
+            raise AssertionError(f"{self.found.name}/{self.found.version}: {self.state} to {state}")
+        self.state = state
+        if state is State.GONE:
+            self.loaded = None  # the memory goes with the last reference
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to use a version: it stays in memory until `release` is called, exactly once."""
+
+    loaded: Loaded
+    release: Callable[[], None]
