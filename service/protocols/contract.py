@@ -180,22 +180,31 @@ def reply_types(name: str, signature: Signature) -> list[type[BaseModel]]:
     """The replies of model `name`: to one record, and to many rows."""
     by_class = any(output.name in BY_CLASS and output.classes for output in signature.outputs)
     about: dict[str, Any] = {
-        **({"classes": (list[Any], Field(None))} if by_class else {}),
-        "non_finite": (list[NonFiniteNumber], Field(None, description="what each null stands for")),
+        **({"classes": (list[Any], _absent())} if by_class else {}),
+        "non_finite": (list[NonFiniteNumber], _absent("what each null stands for")),
         "model": (str, ...),
         "version": (int, ...),
     }
     one: dict[str, Any] = {
-        SINGULAR.get(o.name, o.name): (SparseRow if o.sparse else _value_type(o), None) for o in signature.outputs
+        SINGULAR.get(o.name, o.name): (SparseRow if o.sparse else _value_type(o), _absent()) for o in signature.outputs
     }
     many: dict[str, Any] = {
-        PLURAL.get(o.name, o.name): (SparseRows if o.sparse else list[_value_type(o)], None)  # type: ignore[misc]
+        PLURAL.get(o.name, o.name): (SparseRows if o.sparse else list[_value_type(o)], _absent())  # type: ignore[misc]
         for o in signature.outputs
     }
     return [
         create_model(f"{name}-Prediction", **one, **about),
         create_model(f"{name}-Predictions", **many, **about),
     ]
+
+
+def _absent(description: str | None = None) -> Any:
+    """A field that a reply may lack; it is never null, so null is no default that a reader should see."""
+
+    def without_default(schema: dict[str, Any]) -> None:
+        schema.pop("default")
+
+    return Field(None, description=description, json_schema_extra=without_default)
 
 
 def _value_type(output: Output) -> Any:

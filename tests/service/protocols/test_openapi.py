@@ -125,3 +125,12 @@ def test_default_route_is_that_of_the_only_model() -> None:
 
     assert one["/predict"]["post"]["requestBody"] == one["/models/shop/predict"]["post"]["requestBody"]
     assert many["/predict"]["post"]["requestBody"] != many["/models/shop/predict"]["post"]["requestBody"]
+
+
+def test_replies_show_no_null_where_an_output_is_simply_absent() -> None:
+    schemas = document(MANY, ROUTES)["components"]["schemas"]
+
+    replies = [schema for name, schema in schemas.items() if name.endswith(("-Prediction", "-Predictions"))]
+
+    assert replies
+    assert not any("default" in field for reply in replies for field in reply["properties"].values())
