@@ -33,7 +33,7 @@ demo: $(STAMP)
 	@mkdir -p $(MODELS)
 	@ls $(MODELS)/*/*/manifest.json >/dev/null 2>&1 || { \
 		$(BIN)/tandem train iris --name iris --models $(MODELS) && \
-		$(BIN)/tandem train diabetes --name diabetes --models $(MODELS); }
+		$(BIN)/tandem train diabetes --name diabetes --estimator ridge --models $(MODELS); }
 
 test: $(STAMP) ## run every test, on all cores
 	$(BIN)/python -m pytest -n auto --dist worksteal
