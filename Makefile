@@ -59,7 +59,7 @@ bench: $(STAMP) ## time from `tandem serve` to ready, and resident memory
 
 constraints: ## pin every dependency anew (needs uv)
 	uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-annotate --no-header --upgrade -o constraints.txt
+		--no-annotate --no-header --upgrade -o constraints.txt
 
 clean: ## remove .venv and caches; models stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

@@ -20,6 +20,7 @@ import math
 import pickle
 import re
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pickle import UnpicklingError
 from typing import Any, ClassVar, Final, NoReturn
@@ -95,7 +96,7 @@ class ArrayOnDisk:
     numpy_array_alignment_bytes: Any = None
 
 
-class JoblibUnpickler(pickle._Unpickler):
+class JoblibUnpickler(pickle._Unpickler, ABC):
     """Reads one decompressed joblib file; `find_class` is left to subclasses, by way of `resolve`.
 
     Refused here, because no model needs them: extension codes (they bypass `find_class`), side
@@ -115,17 +116,17 @@ class JoblibUnpickler(pickle._Unpickler):
         super().__init__(file)
         self._file = file
 
+    @abstractmethod
     def resolve(self, module: str, name: str) -> Any:
         """What the global `name` of `module` stands for. Both are spelt as in Python 3."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read_array(self, shape: tuple[int, ...], dtype: np.dtype[Any], order: str) -> Any:
         """The array whose bytes start here. They are known to fit into what is left of the file."""
-        raise NotImplementedError
 
+    @abstractmethod
     def nested(self) -> JoblibUnpickler:
         """An unpickler like this one, for the pickle of an object array in the same file."""
-        raise NotImplementedError
 
     def load_whole(self) -> Any:
         """The object in the file, which must end where its pickle ends."""
