@@ -95,21 +95,6 @@ def test_memory_that_a_file_only_claims_is_never_allocated(name: str) -> None:
     assert peak < 1 << 20
 
 
-@pytest.mark.parametrize("how", COMPRESSIONS)
-def test_bomb_is_refused_before_it_fills_the_memory(how: str) -> None:
-    bomb = dumped(bytes(20 << 20), compress=(how, 3))
-
-    with pytest.raises(ModelFileUnreadable, match="more than 1048576 bytes"):
-        global_names(bomb, max_bytes=1 << 20)
-
-
-def test_lz4_without_its_library_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "lz4.frame", None)
-
-    with pytest.raises(ModelFileUnreadable, match="lz4, which is not installed"):
-        global_names(b"\x04\x22\x4d\x18" + bytes(20))
-
-
 @pytest.mark.parametrize("compress", [0, *((how, 3) for how in COMPRESSIONS)], ids=str)
 def test_file_cut_anywhere_is_unreadable(compress: Any) -> None:
     data = dumped([model(), np.arange(50.0), np.array(["a", None], dtype=object)], compress)
