@@ -54,8 +54,9 @@ format: $(STAMP) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## time from `tandem serve` to ready, and resident memory
+bench: $(STAMP) ## time from `tandem serve` to ready, resident memory, and decoding
 	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.decode
 
 constraints: ## pin every dependency anew (needs uv)
 	uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \

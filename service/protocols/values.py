@@ -74,32 +74,24 @@ def decode_column(values: Sequence[Any], column: Column, problems: Problems, *, 
     """
     kinds = set(map(type, values))
     convert = _CONVERT[column.dtype]
-    array = convert(values, column, kinds)
-    if array is not None and array.dtype.kind == "f" and not exact:
-        _refuse_inexact(array)
+    array = convert(values, column, kinds, exact)
     if array is not None and (not column.closed or set(values) - {None} <= column.known):
         return array
 
     accept = _accept_for(column)
     kept = []
     for row, value in enumerate(values):
-        if type(value) is float and not exact:
-            _refuse_inexact(value)
+        if type(value) is float and abs(value) > EXACT_FLOATS and not exact:
+            raise NeedsExactParse
         ok, plain_value = accept(value)
         if not ok:
             problems.add(row, column.name, expected(column), shorten(value))
         kept.append(plain_value)
     if problems.count:
         return np.empty(0)
-    array = convert(kept, column, set(map(type, kept)))
+    array = convert(kept, column, set(map(type, kept)), True)
     assert array is not None, f"accepted values that do not convert: {column}"
     return array
-
-
-def _refuse_inexact(numbers: Any) -> None:
-    # A float64 to compare with: float16 would have no such number.
-    if bool((np.abs(numbers) > np.float64(EXACT_FLOATS)).any()):
-        raise NeedsExactParse
 
 
 def decode_numbers(flat: list[Any], dtype: np.dtype[Any], *, nullable: bool, max_abs: float) -> NDArray[Any] | None:
@@ -274,11 +266,12 @@ def _ints(values: Sequence[Any], dtype: np.dtype[Any], kinds: set[type]) -> NDAr
         return None
 
 
-def _convert_floats(values: Sequence[Any], column: Column, kinds: set[type]) -> NDArray[Any] | None:
-    return _floats(values, np.dtype(column.dtype), kinds, column.nullable, float_limit(column))
+def _convert_floats(values: Sequence[Any], column: Column, kinds: set[type], exact: bool) -> NDArray[Any] | None:
+    limit = float_limit(column) if exact else min(float_limit(column), EXACT_FLOATS)
+    return _floats(values, np.dtype(column.dtype), kinds, column.nullable, limit)
 
 
-def _convert_ints(values: Sequence[Any], column: Column, kinds: set[type]) -> NDArray[Any] | None:
+def _convert_ints(values: Sequence[Any], column: Column, kinds: set[type], exact: bool) -> NDArray[Any] | None:
     dtype = np.dtype(column.dtype)
     if not column.nullable:
         return _ints(values, dtype, kinds)
@@ -290,17 +283,17 @@ def _convert_ints(values: Sequence[Any], column: Column, kinds: set[type]) -> ND
     return None if array is None or bool(((array < low) | (array > high)).any()) else array
 
 
-def _convert_bools(values: Sequence[Any], column: Column, kinds: set[type]) -> NDArray[Any] | None:
+def _convert_bools(values: Sequence[Any], column: Column, kinds: set[type], exact: bool) -> NDArray[Any] | None:
     if kinds == {bool}:
         return np.array(values, dtype=bool)
     return _objects(values) if column.nullable and kinds <= {bool, type(None)} else None
 
 
-def _convert_strings(values: Sequence[Any], column: Column, kinds: set[type]) -> NDArray[Any] | None:
+def _convert_strings(values: Sequence[Any], column: Column, kinds: set[type], exact: bool) -> NDArray[Any] | None:
     return _objects(values) if kinds <= ({str, type(None)} if column.nullable else {str}) else None
 
 
-def _convert_datetimes(values: Sequence[Any], column: Column, kinds: set[type]) -> NDArray[Any] | None:
+def _convert_datetimes(values: Sequence[Any], column: Column, kinds: set[type], exact: bool) -> NDArray[Any] | None:
     if not kinds <= ({np.datetime64, type(None)} if column.nullable else {np.datetime64}):
         return None
     return np.array(
