@@ -8,7 +8,7 @@ the two together: what the contract accepts is decoded, what it refuses is refus
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Final, Literal, Union
 
 import numpy as np
 from pydantic import (
@@ -26,6 +26,12 @@ from pydantic import (
 from service.core.signature import EXACT_INTEGERS, FLOATS, INTS, Column, Container, Output, Signature
 from service.protocols.native import BY_CLASS, PLURAL, SINGULAR, has_record_form
 from service.protocols.values import accept_datetime, float_limit, int_limits
+
+# JSON schema has a format for datetimes with an offset only. That February has no 30th is beyond a pattern.
+NAIVE_DATETIME: Final = (
+    r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    r"([T ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,9})?)?)?$"
+)
 
 
 class NonFiniteNumber(BaseModel):
@@ -106,7 +112,7 @@ def _kind_of(column: Column) -> Any:
     if column.dtype == "bool":
         return Annotated[bool, Strict()]
     if column.dtype == "datetime":
-        schema = {"type": "string", "format": "date-time"} if column.timezone else {"type": "string"}
+        schema = {"type": "string", **({"format": "date-time"} if column.timezone else {"pattern": NAIVE_DATETIME})}
         return Annotated[str, Strict(), AfterValidator(_datetime_in(column)), WithJsonSchema(schema)]
     return Annotated[str, Strict()]
 

@@ -58,10 +58,10 @@ class Exchange:
                 f"the body is {shorten(content)}; expected one record like {{column: value}}, "
                 'or an object with "instances" or "columns"'
             )
-        wanted = content.get("outputs")
-        if wanted is None and self._query_outputs is not None:
-            wanted = self._query_outputs.split(",")
-        outputs = choose_outputs(wanted, signature)
+        in_query = None if self._query_outputs is None else self._query_outputs.split(",")
+        outputs = choose_outputs(in_query, signature)  # looked at also where the body comes first
+        if content.get("outputs") is not None:
+            outputs = choose_outputs(content["outputs"], signature)
         forms = [word for word in ("instances", "columns") if word in content]
         self._one = not forms
         if self._one:

@@ -273,7 +273,9 @@ def outputs() -> Iterator[Case]:
     }.items():
         body = b'{"instances": [[0.1, -0.2, 0.3, 0.4]], "outputs": %s}' % wanted.encode()
         yield case(f"outputs {wanted}", status, "/models/numbers/predict", body)
-    yield case("outputs in the body before those in the query", 200, "/models/numbers/predict?outputs=nothing",
+    yield case("outputs in the body before those in the query", 200, "/models/numbers/predict?outputs=predict_proba",
+               {**rows, "outputs": ["predict"]})  # fmt: skip
+    yield case("outputs in the body, and unknown ones in the query", 422, "/models/numbers/predict?outputs=nothing",
                {**rows, "outputs": ["predict"]})  # fmt: skip
 
 

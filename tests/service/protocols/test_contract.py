@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Union
 
 import numpy as np
@@ -168,3 +169,19 @@ def test_series_takes_a_list_of_texts() -> None:
 
     assert by_contract(texts, b'{"instances": ["a", "b"]}') is not None
     assert by_contract(signature_of(Column(name="text", dtype="string")), b'{"instances": ["a", "b"]}') is None
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        ("2020-02-29", True), ("2020-02-29T23:59", True), ("2020-02-29 23:59:59.123456", True),
+        ("", False), ("2020-13-01", False), ("2020-1-1", False), ("2020-01-01T24:00", False), ("2020-01-01Z", False),
+    ],
+)  # fmt: skip
+def test_published_pattern_of_a_datetime_without_offset_is_what_is_accepted(text: str, fits: bool) -> None:
+    column = Column(name="when", dtype="datetime")
+
+    published = TypeAdapter(cell_type(column)).json_schema()["pattern"]
+
+    assert (re.search(published, text) is not None) is fits
+    assert accept_datetime(text, column)[0] is fits

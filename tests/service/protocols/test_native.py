@@ -347,3 +347,10 @@ def test_unknown_columns_and_wrong_values_are_told_together() -> None:
     found = problems_of({"instances": [{"age": "1", "city": "a", "extra": 1}]})
 
     assert [problem.column for problem in found] == ["extra", "age"]
+
+
+def test_outputs_of_the_query_are_looked_at_also_where_the_body_comes_first() -> None:
+    exchange = Exchange(b'{"age": 1, "city": "a", "outputs": ["predict"]}', "no-such-output")
+
+    with pytest.raises(InvalidRequest, match="no-such-output"):
+        exchange.read(SHOP)
