@@ -60,10 +60,11 @@ def describe(estimator: Any, sample: Any = None) -> Described:
     check_fitted(estimator)
     read = sample_without_data(estimator) if sample is None else read_sample(estimator, sample)
     draft = Signature(container=read.container, columns=read.columns, outputs=(), order=read.order)
+    engine = EstimatorEngine(estimator, draft)  # refuses what must not even be asked
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         outputs, left_out = _outputs(estimator, draft, read.table, offered)
-        columns = _probe(estimator, draft, read, outputs[0].name)
+        columns = _probe(engine, draft, read, outputs[0].name)
     signature = draft.model_copy(update={"columns": columns, "outputs": tuple(outputs), "left_out": left_out or None})
     return Described(signature, read.table)
 
@@ -191,9 +192,8 @@ def _feature_names(estimator: Any, name: str, width: int) -> list[str] | None:
 # -- what columns take, tried out ----------------------------------------------------------------
 
 
-def _probe(estimator: Any, draft: Signature, sample: Sample, output: str) -> tuple[Column, ...]:
+def _probe(engine: EstimatorEngine, draft: Signature, sample: Sample, output: str) -> tuple[Column, ...]:
     """The columns, with what the estimator was seen to accept: null, unknown categories, large numbers."""
-    engine = EstimatorEngine(estimator, draft)
     row = take(sample.table, np.arange(1))
     columns = {column.name: column for column in draft.columns}
 

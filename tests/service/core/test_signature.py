@@ -117,3 +117,15 @@ def test_column_cannot_be_changed() -> None:
 def test_known_categories_are_a_set_for_looking_up() -> None:
     assert Column(name="x", dtype="string", categories=["a", "b"]).known == {"a", "b"}
     assert Column(name="x", dtype="string").known == frozenset()
+
+
+def test_changed_copy_remembers_nothing_that_its_original_worked_out() -> None:
+    column = Column(name="a", dtype="float64", categories=[1.0])
+    original = Signature(container=Container.ARRAY, columns=(column,), outputs=())
+    assert (column.known, original.takes_nulls, original.max_abs) == ({1.0}, False, math.inf)
+
+    changed = column.model_copy(update={"nullable": True, "max_abs": 5.0, "categories": [2.0]})
+    copy = original.model_copy(update={"columns": (changed,)})
+
+    assert changed.known == {2.0}
+    assert (copy.takes_nulls, copy.max_abs) == (True, 5.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.cluster import DBSCAN
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifier
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.multioutput import MultiOutputClassifier
@@ -150,3 +152,14 @@ def test_integers_beyond_float64_keep_a_column_from_being_nullable() -> None:
     column = describe(FunctionTransformer().fit(keys), keys).signature.columns[0]
 
     assert (column.dtype, column.nullable) == ("int64", False)
+
+
+def test_a_vectorizer_that_opens_files_is_refused_before_it_opens_one(tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text("a few words")
+    vectorizer = CountVectorizer(input="filename").fit([str(text)])
+
+    with pytest.raises(EstimatorUnusable, match="input='content'"):
+        describe(vectorizer, [str(text)])
+    with pytest.raises(EstimatorUnusable, match="input='content'"):
+        describe(vectorizer)
