@@ -5,25 +5,22 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
 
-from service import __version__
 from service.core.agreement import disagreement
 from service.core.contracts import Engine
 from service.core.errors import GoldenDisagrees, TandemError
-from service.protocols.native import Exchange, write_columns, write_outputs
+from service.protocols.native import Exchange, first_record, write_columns, write_outputs
 from service.repository.manifest import (
     GOLDEN,
     MODEL,
-    FileEntry,
     Manifest,
     check_libraries,
-    digest,
+    file_entry,
     installed_libraries,
-    python_version,
+    new_manifest,
     read_files,
     read_manifest,
 )
@@ -69,27 +66,19 @@ class Loader:
         engine = self._engine(self._open(files[MODEL]), manifest)
         golden = orjson.loads(files[GOLDEN])
         check_golden(engine, manifest, golden)
-        return Checked(manifest, engine, _first(golden["request"]["columns"]))
+        return Checked(manifest, engine, first_record(golden["request"]["columns"]))
 
     def _bare(self, found: Found) -> Checked:
         """A file with no manifest: the schema comes from the estimator, and there is nothing to compare with."""
         from service.runtimes.describe import describe
+        from service.runtimes.structure import estimator_name
 
         content = found.path.read_bytes()
         estimator = self._open(content)
         described = describe(estimator)
-        manifest = Manifest(
-            name=found.name,
-            version=found.version,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            exporter=f"tandem-serving {__version__}",
-            estimator=type(estimator).__name__,
-            signature=described.signature,
-            files={found.path.name: FileEntry(sha256=digest(content), bytes=len(content))},
-            libraries=installed_libraries(),
-            python=python_version(),
-        )
-        example = _first(write_columns(described.sample, described.signature))
+        files = {found.path.name: file_entry(content)}
+        manifest = new_manifest(found.name, found.version, estimator_name(estimator), described.signature, files)
+        example = first_record(write_columns(described.sample, described.signature))
         return Checked(manifest, self._engine(estimator, manifest), example)
 
     def _open(self, content: bytes) -> Any:
@@ -113,6 +102,7 @@ def check_golden(engine: Engine, manifest: Manifest, golden: dict[str, Any]) -> 
     signature = manifest.signature
     where = f"version {manifest.version} of {manifest.name}"
     for name in signature.output_names:
+        # Decoded anew for each output: an estimator may work in place on its input (copy=False).
         request = Exchange(orjson.dumps({**golden["request"], "outputs": [name]})).read(signature)
         try:
             values = engine.run(request.rows, request.outputs)
@@ -125,7 +115,3 @@ def check_golden(engine: Engine, manifest: Manifest, golden: dict[str, Any]) -> 
         found = disagreement(golden["replies"][name], got, GOLDEN_RTOL_FLOAT32 if single else GOLDEN_RTOL)
         if found is not None:
             raise GoldenDisagrees(f"{where} does not repeat its golden rows: {name}: {found}")
-
-
-def _first(columns: dict[str, list[Any]]) -> dict[str, Any]:
-    return {name: values[0] for name, values in columns.items()}

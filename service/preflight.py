@@ -16,7 +16,7 @@ from service import __version__
 from service.core.errors import TandemError
 from service.entrypoints.servers import Binding
 from service.loader import Loader
-from service.protocols.native import WORDS
+from service.protocols.native import example_body, first_record
 from service.repository.manifest import GOLDEN, digest, installed_libraries
 from service.repository.policy import served_version
 from service.repository.sources import BareFile, Folder
@@ -108,7 +108,6 @@ def banner(settings: Settings, binding: Binding, framework: str) -> str:
         return "\n".join(lines)
     name, is_default, example = found
     path = "/predict" if is_default else f"/models/{name}/predict"
-    body = {"instances": [example]} if set(example) & set(WORDS) else example
     if settings.model_file is not None:
         content = settings.model_file.read_bytes()
         lines += [
@@ -118,7 +117,7 @@ def banner(settings: Settings, binding: Binding, framework: str) -> str:
         ]
     lines += [
         f"Try it:   curl -s {binding.url}{path} -H 'content-type: application/json' "
-        f"-d {shlex.quote(json.dumps(body, ensure_ascii=False))}",
+        f"-d {shlex.quote(json.dumps(example_body(example), ensure_ascii=False))}",
         f"Look:     {binding.url}/docs",
     ]
     return "\n".join(lines)
@@ -139,5 +138,5 @@ def _one_model(settings: Settings) -> tuple[str, bool, dict[str, Any]] | None:
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
             columns = json.loads((snapshot.versions[name][version].path / GOLDEN).read_bytes())["request"]["columns"]
             is_default = name == settings.default_model or len(snapshot.versions) == 1
-            return name, is_default, {column: values[0] for column, values in columns.items()}
+            return name, is_default, first_record(columns)
     return None

@@ -123,8 +123,8 @@ def export(
 ) -> None:
     """Export the fitted estimator or pipeline in MODEL_FILE (joblib or pickle)."""
     from service.repository.opener import open_model
+    from service.runtimes.structure import estimator_name
     from training.data import load_sample
-    from training.export import estimator_name
     from training.export import export as run
     from training.report import CARD, Facts, card
 

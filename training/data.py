@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from service.core.errors import TandemError
+from service.core.signature import EXACT_INTEGERS
 
 BUILT_IN: Final = ("iris", "wine", "breast_cancer", "digits", "diabetes")
 SUFFIXES: Final = (".csv", ".csv.gz", ".tsv", ".parquet")
@@ -20,8 +21,6 @@ SUFFIXES: Final = (".csv", ".csv.gz", ".tsv", ".parquet")
 MOST_CLASSES: Final = 20
 # Fewer rows cannot be split into some to learn from and some to score.
 FEWEST_ROWS: Final = 10
-# Up to here a float holds every whole number.
-EXACT_INTEGERS: Final = 2.0**53
 
 
 class DataUnusable(TandemError):
@@ -183,7 +182,7 @@ def _labels(column: pd.Series[Any]) -> NDArray[Any]:
     if values.dtype.kind == "f":
         if not np.isfinite(values).all():
             raise DataUnusable(f"the target {column.name!r} holds infinite numbers")
-        is_whole = (values % 1 == 0).all() and np.abs(values).max() < EXACT_INTEGERS
+        is_whole = (values % 1 == 0).all() and np.abs(values).max() <= EXACT_INTEGERS
         return values.astype(np.int64) if is_whole else values
     if values.dtype.kind in "iub":
         return values

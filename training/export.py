@@ -6,7 +6,6 @@ import io
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from service import __version__
 from service.core.errors import EstimatorUnusable, NameInvalid, TandemError
 from service.core.names import check_name, parse_version
 from service.core.signature import Container, Signature
@@ -26,12 +24,12 @@ from service.repository.manifest import (
     MODEL,
     FileEntry,
     Manifest,
-    installed_libraries,
-    python_version,
+    new_manifest,
 )
 from service.repository.opener import needed_trust, open_model
 from service.runtimes.describe import Described, describe, same
 from service.runtimes.estimator import EstimatorEngine, to_values
+from service.runtimes.structure import estimator_name
 from training.golden import choose_rows
 from training.publish import publish
 
@@ -100,18 +98,8 @@ def export(
         kept_scores["score_on_sample"] = float(estimator.score(X, y))
 
     def manifest(number: int, entries: dict[str, FileEntry]) -> Manifest:
-        return Manifest(
-            name=name,
-            version=number,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            exporter=f"tandem-serving {__version__}",
-            estimator=estimator_name(estimator),
-            signature=described.signature,
-            files=entries,
-            libraries=installed_libraries(),
-            python=python_version(),
-            scores=kept_scores,
-            trust=trust,
+        return new_manifest(
+            name, number, estimator_name(estimator), described.signature, entries, scores=kept_scores, trust=trust
         )
 
     contents = {MODEL: content, GOLDEN: golden, **further}
@@ -136,16 +124,6 @@ def dump(estimator: Any) -> bytes:
             "functions cannot be exported; define them in a module that the service can import"
         ) from error
     return buffer.getvalue()
-
-
-def estimator_name(estimator: Any) -> str:
-    """`Pipeline(StandardScaler, LogisticRegression)`: the classes, for people."""
-    kind = type(estimator).__name__
-    steps = getattr(estimator, "steps", None)
-    if not steps:
-        return kind
-    inner = ", ".join(step if isinstance(step, str) else estimator_name(step) for _, step in steps)
-    return f"{kind}({inner})"
 
 
 def _golden(estimator: Any, sample: Any, described: Described, reopened: Any) -> bytes:

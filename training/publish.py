@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from service.core.errors import VersionExists
 from service.core.names import parse_version
-from service.repository.manifest import MANIFEST, FileEntry, Manifest, digest
+from service.repository.manifest import MANIFEST, FileEntry, Manifest, file_entry
 
 STAGING: Final = ".staging-"
 # A draft this old belongs to an exporter that was killed.
@@ -48,7 +48,7 @@ def publish(
     try:
         for file, content in files.items():
             _write(draft / file, content)
-        entries = {file: FileEntry(sha256=digest(content), bytes=len(content)) for file, content in files.items()}
+        entries = {file: file_entry(content) for file, content in files.items()}
         for _ in range(ATTEMPTS):
             (repository / name).mkdir(exist_ok=True)
             number = version if version is not None else next_version(repository / name)

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from service.core.table import column_arrays, missing, take
-from service.protocols.native import WORDS, write_columns
+from service.protocols.native import example_body, first_record, write_columns
 from service.repository.manifest import installed_libraries, python_version
 from service.runtimes.describe import Described
 from training.data import Task
@@ -149,10 +149,7 @@ def example(described: Described) -> str:
     arrays = column_arrays(described.sample)
     holes = np.logical_or.reduce([missing(array) for array in arrays])
     row = take(described.sample, np.array([holes.argmin()]))
-    columns = write_columns(row, described.signature)
-    record = {name: values[0] for name, values in columns.items()}
-    body = {"instances": [record]} if set(record) & set(WORDS) else record
-    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+    return orjson.dumps(example_body(first_record(write_columns(row, described.signature)))).decode()
 
 
 def _importance(held: HeldOut) -> bytes:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from service.core.errors import TandemError, VersionExists
 from service.core.names import check_name
+from service.runtimes.structure import estimator_name
 from training.data import DataUnusable, Task, load, task_of
-from training.export import ExportedModel, estimator_name, export
+from training.export import ExportedModel, export
 from training.pipeline import SEED, build_pipeline, estimator_class, make_estimator, sort_columns
 from training.report import CARD, Facts, ask, card, draw, score
 

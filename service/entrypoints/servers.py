@@ -22,7 +22,6 @@ WSGI_THREADS: Final = 64
 # What is under way at SIGTERM may finish; orchestrators kill after 30 seconds by default.
 GRACE_S: Final = 25
 
-Server = Literal["uvicorn", "granian", "gunicorn"]
 WorkerClass = Literal["sync", "gthread", "gevent"]
 
 

@@ -223,6 +223,16 @@ def write_columns(rows: Table, signature: Signature) -> dict[str, list[Any]]:
     return written
 
 
+def first_record(columns: dict[str, list[Any]]) -> dict[str, Any]:
+    """The first row of what `write_columns` wrote, by column name: an example for people."""
+    return {name: values[0] for name, values in columns.items()}
+
+
+def example_body(record: dict[str, Any]) -> dict[str, Any]:
+    """A request that asks for `record`: the record itself, where it can be told from the other forms."""
+    return {"instances": [record]} if set(WORDS) & set(record) else record
+
+
 # -- replies -------------------------------------------------------------------------------------
 
 

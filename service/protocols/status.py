@@ -56,10 +56,6 @@ class ProblemDetails(BaseModel):
     errors: list[CellProblem] | None = None
 
 
-def status_of(error: BaseException) -> int:
-    return _entry(error)[0]
-
-
 def problem_reply(error: BaseException, request_id: str) -> HttpReply:
     """The reply for `error`. One that the table does not know says nothing but that it happened:
     an exception of a library may quote paths or data, and an ArtefactError is for operators.

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from service import __version__
 from service.core.errors import DigestMismatch, LibraryMismatch, ManifestInvalid
 from service.core.signature import Signature
 
@@ -48,6 +50,28 @@ class Manifest(BaseModel):
     python: str
     scores: dict[str, Any] = Field(default_factory=dict, description="of the fit, where they were measured")
     trust: list[str] = Field(default_factory=list, description="names outside the allow-list, for the operator")
+
+
+def new_manifest(
+    name: str, version: int, estimator: str, signature: Signature, files: dict[str, FileEntry], **more: Any
+) -> Manifest:
+    """A manifest made here and now, by this version of Tandem and of the libraries."""
+    return Manifest(
+        name=name,
+        version=version,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        exporter=f"tandem-serving {__version__}",
+        estimator=estimator,
+        signature=signature,
+        files=files,
+        libraries=installed_libraries(),
+        python=python_version(),
+        **more,
+    )
+
+
+def file_entry(content: bytes) -> FileEntry:
+    return FileEntry(sha256=digest(content), bytes=len(content))
 
 
 def read_manifest(folder: Path, name: str, number: int) -> Manifest:
@@ -86,7 +110,7 @@ def read_files(folder: Path, manifest: Manifest) -> dict[str, bytes]:
             content = (folder / name).read_bytes()
         except OSError as error:
             raise DigestMismatch(f"{where} cannot be read: {error.strerror}") from error
-        if (digest(content), len(content)) != (entry.sha256, entry.bytes):
+        if file_entry(content) != entry:
             raise DigestMismatch(f"{where} is not the file that was exported: its sha256 differs")
         contents[name] = content
     return contents

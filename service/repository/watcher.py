@@ -33,7 +33,7 @@ class Watcher:
         while True:
             try:
                 self._poll()
-            except Exception:
+            except Exception:  # a thread that ended would leave every later version unseen
                 _log.exception("looking at the model repository failed; it will be tried again")
             if stop.wait(self._interval_s):
                 return

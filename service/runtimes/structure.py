@@ -12,6 +12,16 @@ from typing import Any
 import numpy as np
 
 
+def estimator_name(estimator: Any) -> str:
+    """`Pipeline(StandardScaler, LogisticRegression)`: the classes, for people."""
+    kind = type(estimator).__name__
+    steps = getattr(estimator, "steps", None)
+    if not steps:
+        return kind
+    inner = ", ".join(step if isinstance(step, str) else estimator_name(step) for _, step in steps)
+    return f"{kind}({inner})"
+
+
 def shared_steps(estimator: Any) -> tuple[Any, Any] | None:
     """The transforming steps of a pipeline and its last step, or None where that is not safe to split.
 

@@ -38,7 +38,7 @@ from service.protocols.native import Exchange, write_outputs
 from service.repository.manifest import GOLDEN, MANIFEST, MODEL
 from service.repository.sources import Folder
 from service.runtimes.describe import FLOAT32_MAX, Described
-from training.export import ExportedModel, estimator_name, export
+from training.export import ExportedModel, export
 
 _X = np.random.RandomState(0).uniform(0.1, 2.0, size=(40, 4))
 _Y = np.arange(40) % 3
@@ -495,16 +495,3 @@ def test_warnings_of_the_estimator_are_not_those_of_the_export(tmp_path: Path) -
         warnings.simplefilter("error")
         export(_FITTED, named, name="it", repository=tmp_path)
         export(_NAMED, _X, name="it", repository=tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("estimator", "name"),
-    [
-        (Ridge(), "Ridge"),
-        (make_pipeline(StandardScaler(), Ridge()), "Pipeline(StandardScaler, Ridge)"),
-        (make_pipeline(make_pipeline("passthrough", PCA()), Ridge()), "Pipeline(Pipeline(passthrough, PCA), Ridge)"),
-    ],
-    ids=["one", "pipeline", "pipeline in a pipeline"],
-)
-def test_estimator_is_named_by_its_classes(estimator: Any, name: str) -> None:
-    assert estimator_name(estimator) == name

@@ -8,15 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.compose import ColumnTransformer, make_column_transformer
+from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from service.runtimes.structure import (
+    estimator_name,
     first_step,
     is_vectorizer,
     known_categories,
@@ -113,3 +115,16 @@ def test_a_vectorizer_that_opens_files_is_recognised_wherever_it_sits(kind: str)
 
     assert reads_files(hidden)
     assert not reads_files(make_pipeline(CountVectorizer(), RandomForestClassifier()))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "name"),
+    [
+        (Ridge(), "Ridge"),
+        (make_pipeline(StandardScaler(), Ridge()), "Pipeline(StandardScaler, Ridge)"),
+        (make_pipeline(make_pipeline("passthrough", PCA()), Ridge()), "Pipeline(Pipeline(passthrough, PCA), Ridge)"),
+    ],
+    ids=["one", "pipeline", "pipeline in a pipeline"],
+)
+def test_estimator_is_named_by_its_classes(estimator: Any, name: str) -> None:
+    assert estimator_name(estimator) == name
