@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def export(
     if y is not None:
         if not hasattr(estimator, "score"):
             raise EstimatorUnusable(f"{type(estimator).__name__} has no score: leave y out")
-        kept_scores["score_on_sample"] = float(estimator.score(X, y))
+        kept_scores["score_on_sample"] = float(estimator.score(deepcopy(X), y))
 
     def manifest(number: int, entries: dict[str, FileEntry]) -> Manifest:
         return new_manifest(
@@ -136,10 +137,12 @@ def _golden(estimator: Any, sample: Any, described: Described, reopened: Any) ->
     chosen = choose_rows(signature, described.sample)
     if not chosen.size:
         raise EstimatorUnusable("no row of the sample can be sent as JSON: all have infinite or missing values")
-    raw = take_raw(sample, chosen, signature)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        own: dict[str, Values] = {name: to_values(getattr(estimator, name)(raw)) for name in signature.output_names}
+        own: dict[str, Values] = {
+            name: to_values(getattr(estimator, name)(take_raw(sample, chosen, signature)))
+            for name in signature.output_names
+        }
         request = {"columns": write_columns(take(described.sample, chosen), signature)}
         body = orjson.dumps({**request, "outputs": list(signature.output_names)}, option=orjson.OPT_SERIALIZE_NUMPY)
         try:

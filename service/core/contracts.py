@@ -18,6 +18,8 @@ class Engine(Protocol):
     def run(self, rows: Table, outputs: Sequence[str]) -> dict[str, Values]:
         """Each value has `rows.n_rows` rows. Steps that outputs share are computed once.
 
+        The rows are used up: an estimator may work in place on them.
+
         Raises:
             RowsRefused: the model raised ValueError.
             ModelFailed: the model raised anything else, or answered with another number of rows.

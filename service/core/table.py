@@ -63,6 +63,11 @@ def take(table: Table, rows: NDArray[np.integer[Any]]) -> Table:
     return Frame({name: values[rows] for name, values in table.columns.items()})
 
 
+def copied(table: Table) -> Table:
+    """Rows of their own, for whoever may write into them."""
+    return take(table, np.arange(table.n_rows))
+
+
 def column_arrays(table: Table) -> list[NDArray[Any]]:
     """One array of shape (rows,) per column, in order."""
     return list(table.values.T) if isinstance(table, Matrix) else list(table.columns.values())

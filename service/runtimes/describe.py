@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from service.core.errors import EstimatorUnusable, TandemError
 from service.core.plain import plain_label
 from service.core.signature import EXACT_INTEGERS, FLOATS, INTS, Column, Output, Signature
-from service.core.table import Frame, Matrix, SparseRows, Table, Values, column_arrays, take
+from service.core.table import Frame, Matrix, SparseRows, Table, Values, column_arrays, copied, take
 from service.runtimes.estimator import METHODS, EstimatorEngine, n_rows, to_values
 from service.runtimes.estimator_input import input_builder
 from service.runtimes.sample import Sample, read_sample, sample_without_data
@@ -91,13 +91,16 @@ def _outputs(
     """The outputs that can be served, and why the others cannot."""
     rows = take(table, np.arange(min(table.n_rows, OUTPUT_ROWS)))
     build = input_builder(draft)
+
+    def ask(name: str) -> Values:
+        return to_values(getattr(estimator, name)(build(copied(rows))))
+
     outputs: list[Output] = []
     left_out: dict[str, str] = {}
     for name in offered:
         try:
-            values = to_values(getattr(estimator, name)(build(rows)))
-            again = to_values(getattr(estimator, name)(build(rows)))
-            reason = _why_not(values, again, rows.n_rows)
+            values = ask(name)
+            reason = _why_not(values, ask(name), rows.n_rows)
             output = _output(estimator, name, values)
         except Exception as error:
             reason = f"it raised {type(error).__name__}: {error}"[:300]
@@ -202,7 +205,7 @@ def _probe(engine: EstimatorEngine, draft: Signature, sample: Sample, output: st
 
         def answers(some: Sequence[str]) -> bool:
             try:
-                engine.run(_changed(row, draft, some, change), (output,))
+                engine.run(_changed(copied(row), draft, some, change), (output,))
             except TandemError:
                 return False
             return True

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from typing import Any, Final
 
 import numpy as np
 
 from service.core.errors import EstimatorUnusable, ModelFailed, RowsRefused
 from service.core.signature import Signature
-from service.core.table import SparseRows, Table, Values
+from service.core.table import SparseRows, Table, Values, copied
 from service.runtimes.estimator_input import input_builder
 from service.runtimes.structure import reads_files, shared_steps
 
@@ -43,15 +44,18 @@ class EstimatorEngine:
 
     def run(self, rows: Table, outputs: Sequence[str]) -> dict[str, Values]:
         """See `core.contracts.Engine`. With several outputs, a pipeline's steps run once."""
-        estimator = self._estimator
         try:
-            data = self._build(rows)
-            if len(outputs) > 1 and self._shared is not None:
-                steps, estimator = self._shared
-                data = steps.transform(data)
             # The logarithm of a probability of zero is an answer, not a warning at every request.
             with np.errstate(all="ignore"):
-                answers = {name: to_values(getattr(estimator, name)(data)) for name in outputs}
+                if len(outputs) == 1 or self._shared is None:
+                    estimator, inputs = self._estimator, self._inputs(rows, len(outputs))
+                else:
+                    steps, estimator = self._shared
+                    data = steps.transform(self._build(rows))
+                    inputs = (deepcopy(data) for _ in outputs)  # which keeps the memory layout
+                answers = {
+                    name: to_values(getattr(estimator, name)(data)) for name, data in zip(outputs, inputs, strict=True)
+                }
         except ValueError as error:
             _log.info("the model refused rows: %s", error)
             raise RowsRefused from error
@@ -62,6 +66,12 @@ class EstimatorEngine:
                 _log.error("%s answered %d rows for %d", name, n_rows(values), rows.n_rows)
                 raise ModelFailed
         return answers
+
+    def _inputs(self, rows: Table, calls: int) -> Iterator[Any]:
+        """An input for each call: an estimator may work in place on what it gets (copy=False)."""
+        for _ in range(calls - 1):
+            yield self._build(copied(rows))
+        yield self._build(rows)
 
 
 def to_values(raw: Any) -> Values:

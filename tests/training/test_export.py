@@ -495,3 +495,20 @@ def test_warnings_of_the_estimator_are_not_those_of_the_export(tmp_path: Path) -
         warnings.simplefilter("error")
         export(_FITTED, named, name="it", repository=tmp_path)
         export(_NAMED, _X, name="it", repository=tmp_path)
+
+
+@pytest.mark.parametrize("frame", [False, True], ids=["array", "data frame"])
+@pytest.mark.parametrize("columns", [1, 4])
+def test_estimator_that_works_in_place_is_served_and_leaves_the_sample_alone(
+    frame: bool, columns: int, tmp_path: Path
+) -> None:
+    values = _X[:, :columns].copy()
+    sample = pd.DataFrame(values, columns=list("abcd")[:columns]) if frame else values
+    before = np.asarray(sample).copy()
+    estimator = make_pipeline(StandardScaler(copy=False), LogisticRegression()).fit(sample.copy(), _Y)
+
+    exported = export(estimator, sample, y=_Y, name="it", repository=tmp_path)
+
+    assert np.array_equal(np.asarray(sample), before)
+    assert exported.signature.output_names == ("predict", "predict_proba", "predict_log_proba", "decision_function")
+    Loader()(Folder(tmp_path).scan().versions["it"][1])

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from service.core.errors import EstimatorUnusable, ModelFailed, RowsRefused
 from service.core.signature import Column, Container, Output, Signature
@@ -80,8 +81,6 @@ def test_a_vectorizer_that_would_open_the_files_a_caller_names_is_refused() -> N
 
 
 def test_answers_of_every_kind_become_values() -> None:
-    import pandas as pd
-
     matrix = np.eye(3)
     compressed = to_values(sparse.csc_matrix(matrix))
 
@@ -92,3 +91,50 @@ def test_answers_of_every_kind_become_values() -> None:
     assert n_rows(to_values([matrix, matrix])) == 3
     with pytest.raises(TypeError, match="dict"):
         to_values({})
+
+
+class Looking(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Answers whether its input lies column by column in memory."""
+
+    def fit(self, X: Any, y: Any = None) -> Looking:
+        self.fitted_ = True
+        return self
+
+    def predict(self, X: Any) -> Any:
+        return np.full(len(X), X.flags.f_contiguous)
+
+    def decision_function(self, X: Any) -> Any:
+        return self.predict(X).astype(float)
+
+
+def test_shared_steps_hand_each_output_the_memory_layout_it_has_alone() -> None:
+    pipeline = make_pipeline(FunctionTransformer(np.asfortranarray), Looking()).fit(ROWS.values)
+
+    answers = EstimatorEngine(pipeline, SIGNATURE).run(ROWS, ("predict", "decision_function"))
+
+    assert all(bool(np.all(values)) for values in answers.values())
+
+
+class Wrapped(Pipeline):  # type: ignore[misc]
+    """A pipeline that is asked as a whole for each output."""
+
+
+@pytest.mark.parametrize("kind", [Pipeline, Wrapped], ids=["steps shared", "asked as a whole"])
+@pytest.mark.parametrize("container", [Container.ARRAY, Container.FRAME])
+def test_outputs_do_not_disturb_each_other_where_the_estimator_works_in_place(
+    kind: type[Pipeline], container: Container
+) -> None:
+    inner = Pipeline([("scale", StandardScaler(copy=False)), ("fit", LogisticRegression())])
+
+    def rows() -> Any:
+        values = ROWS.values.copy()
+        return pd.DataFrame(values, columns=["a", "b"]) if container is Container.FRAME else values
+
+    estimator = kind([("first", StandardScaler(copy=False)), ("inner", inner)]).fit(rows(), [0, 1, 1])
+    engine = EstimatorEngine(estimator, SIGNATURE.model_copy(update={"container": container}))
+    outputs = ("predict_proba", "decision_function", "predict")
+
+    together = engine.run(Matrix(ROWS.values.copy()), outputs)
+
+    for name in outputs:
+        np.testing.assert_array_equal(together[name], getattr(estimator, name)(rows()))
