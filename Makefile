@@ -59,7 +59,7 @@ bench: $(STAMP) ## time from `tandem serve` to ready, resident memory, and decod
 	$(BIN)/python -m benchmarks.decode
 
 constraints: ## pin every dependency anew (needs uv)
-	uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \
+	uv pip compile pyproject.toml --extra train --extra gunicorn --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-annotate --no-header --upgrade -o constraints.txt
 
 clean: ## remove .venv and caches; models stay

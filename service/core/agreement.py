@@ -1,37 +1,62 @@
-"""Whether two answers are the same answer: labels equal, numbers within a tolerance."""
+"""How far two answers lie apart: nothing but numbers may differ, and those by how much."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+# A number far smaller than the others of its answer is often what is left of their difference, and
+# carries their rounding: below this share of the largest, numbers are measured against the largest.
+SMALL: Final = 0.01
 
 
-def disagreement(expected: Any, got: Any, rtol: float, where: str = "") -> str | None:
-    """The first place where two JSON values differ, in words, or None where they agree.
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """`size` is relative: 0 is equal, infinity means another label, length or type. `where` says where, in words."""
 
-    Floats agree within `rtol`, relative to the larger and absolute near zero; everything else,
-    lengths and keys among it, must be equal.
+    size: float
+    where: str = ""
+
+
+def largest_difference(expected: Any, got: Any) -> Difference:
+    """The place where two JSON values differ most.
+
+    Floats are measured relative to the larger of the two, but to no less than SMALL of the largest float
+    in `expected`; everything else, lengths and keys among it, must be equal.
     """
+    pairs = list(_pairs(expected, got, ""))
+    floats = [abs(a) for _, a, _ in pairs if type(a) is float]
+    least = SMALL * max(floats, default=0.0)
+    worst = Difference(0.0)
+    for place, a, b in pairs:
+        size = _size(a, b, least)
+        if size > worst.size:
+            worst = Difference(size, f"{place or 'the answer'} is {b!r} where {a!r} was recorded")
+    return worst
+
+
+def _pairs(expected: Any, got: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
+    """Every leaf with its place; of parts that differ in shape, the shape."""
     if isinstance(expected, dict) and isinstance(got, dict):
         if expected.keys() != got.keys():
-            return f"{where or 'the answer'} has {sorted(got)} where {sorted(expected)} was recorded"
-        pairs = [(f"{where}.{key}".lstrip("."), expected[key], got[key]) for key in expected]
+            yield f"keys of {where or 'the answer'}", " ".join(sorted(expected)), " ".join(sorted(got))
+            return
+        for key in expected:
+            yield from _pairs(expected[key], got[key], f"{where}.{key}".lstrip("."))
     elif isinstance(expected, list) and isinstance(got, list):
         if len(expected) != len(got):
-            return f"{where or 'the answer'} has {len(got)} values where {len(expected)} were recorded"
-        pairs = [(f"{where}[{i}]", a, b) for i, (a, b) in enumerate(zip(expected, got, strict=True))]
+            yield f"number of values of {where or 'the answer'}", len(expected), len(got)
+            return
+        for index, (a, b) in enumerate(zip(expected, got, strict=True)):
+            yield from _pairs(a, b, f"{where}[{index}]")
     else:
-        same = _equal(expected, got, rtol)
-        return None if same else f"{where or 'the answer'} is {got!r} where {expected!r} was recorded"
-    return next((found for place, a, b in pairs if (found := disagreement(a, b, rtol, place)) is not None), None)
+        yield where, expected, got
 
 
-def _equal(expected: Any, got: Any, rtol: float) -> bool:
-    numbers = (int, float)
-    if isinstance(expected, bool) or isinstance(got, bool):
-        return expected is got  # True == 1, and yet another answer
-    if not isinstance(expected, numbers) or not isinstance(got, numbers):
-        return bool(expected == got)
-    if isinstance(expected, int) and isinstance(got, int):
-        return expected == got
-    return math.isclose(expected, got, rel_tol=rtol, abs_tol=rtol)
+def _size(a: Any, b: Any, least: float) -> float:
+    if type(a) is float and type(b) is float:
+        return 0.0 if a == b else abs(a - b) / max(abs(a), abs(b), least)
+    # True == 1 and 1 == 1.0, and yet they are other answers.
+    return 0.0 if type(a) is type(b) and a == b else math.inf

@@ -13,13 +13,17 @@ of the server's inside (no paths, no tracebacks).
     │   ├── UnknownModel, UnknownVersion, UnknownLabel
     │   ├── InvalidRequest            readable, but wrong for this model
     │   │   ├── InvalidRows           names row, column, expected, got
-    │   │   └── RowsRefused           the estimator itself refused the rows
+    │   │   ├── RowsRefused           the estimator itself refused the rows
+    │   │   └── NotRepresentable      only the estimator could answer, and its file stays closed
     ├── Unavailable                   trying again helps
-    │   └── DeadlinePassed
+    │   └── Overloaded                the queue is full
+    ├── DeadlinePassed
+    ├── CannotAnswer                  never seen by callers: another engine must answer these rows
     ├── ModelFailed                   the model or this service has a bug
     └── ArtefactError                 a model on disk cannot be used
         ├── ManifestInvalid, DigestMismatch, ModelFileUnreadable
         ├── UntrustedNames, LibraryMismatch, GoldenDisagrees
+        ├── EngineUnusable, EngineMissing
         └── VersionExists, NameInvalid, EstimatorUnusable
 """
 
@@ -27,7 +31,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from service.core.table import Values
 
 
 class TandemError(Exception):
@@ -147,6 +157,15 @@ class RowsRefused(InvalidRequest):
         super().__init__("the model refused these rows, although they fit its signature")
 
 
+class NotRepresentable(InvalidRequest):
+    """No compiled engine can answer these rows, and the model file must not be opened (`pickle: never`)."""
+
+    title = "Not representable"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"{why}; only the estimator itself could answer, and this service does not open model files")
+
+
 class Unavailable(TandemError):
     """Trying again after `retry_after_s` seconds may help."""
 
@@ -155,6 +174,12 @@ class Unavailable(TandemError):
     def __init__(self, detail: str, retry_after_s: int = 1) -> None:
         super().__init__(detail)
         self.retry_after_s = retry_after_s
+
+
+class Overloaded(Unavailable):
+    """More rows or bytes wait than the queue may hold; nothing of this request was computed."""
+
+    title = "Too much is waiting"
 
 
 class DeadlinePassed(TandemError):
@@ -171,6 +196,19 @@ class ModelFailed(TandemError):
 
     def __init__(self) -> None:
         super().__init__("the request failed inside the service; the log knows more under this request id")
+
+
+class CannotAnswer(TandemError):
+    """An engine met rows it must not answer: a value it cannot hold, or a label too close to call.
+
+    `rows` is a mask of shape (rows,), True for these; `answers` hold the other rows' answers, and
+    anything in these. None means that nothing was computed. The router asks a more exact engine.
+    """
+
+    def __init__(self, why: str, rows: NDArray[np.bool_], answers: dict[str, Values] | None = None) -> None:
+        super().__init__(why)
+        self.rows = rows
+        self.answers = answers
 
 
 class ArtefactError(TandemError):
@@ -213,6 +251,14 @@ class LibraryMismatch(ArtefactError):
 
 class GoldenDisagrees(ArtefactError):
     """The model does not repeat the answers recorded at export."""
+
+
+class EngineUnusable(ArtefactError):
+    """A compiled engine cannot be opened here."""
+
+
+class EngineMissing(ArtefactError):
+    """The rules ask for an engine that this version does not have."""
 
 
 class VersionExists(ArtefactError):

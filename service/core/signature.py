@@ -7,9 +7,10 @@ stored in the manifest, and shown to callers by `GET /models/{name}`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from functools import cached_property
+from operator import itemgetter
 from typing import Any, Final, Literal, Self
 
 import numpy as np
@@ -112,8 +113,23 @@ class Signature(Frozen):
         return tuple(column.name for column in self.columns)
 
     @cached_property
+    def in_order(self) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+        """Takes a record's values in the order of the columns. Raises KeyError where one is absent."""
+        if len(self.names) == 1:
+            only = self.names[0]
+            return lambda record: (record[only],)
+        return itemgetter(*self.names)
+
+    @cached_property
     def output_names(self) -> tuple[str, ...]:
         return tuple(output.name for output in self.outputs)
+
+    def output(self, name: str) -> Output:
+        """Raises KeyError where there is no such output."""
+        for output in self.outputs:
+            if output.name == name:
+                return output
+        raise KeyError(name)
 
     @property
     def default_output(self) -> str:

@@ -1,0 +1,41 @@
+"""Until when an answer is wanted."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Final
+
+
+class Deadline:
+    """Over once `at` is past, in seconds of `time.monotonic`, or `cancel` was called. Any thread may ask."""
+
+    __slots__ = ("at", "is_cancelled", "seconds")
+
+    def __init__(self, at: float, seconds: float) -> None:
+        self.at = at
+        self.seconds = seconds
+        self.is_cancelled = False
+
+    @classmethod
+    def after(cls, seconds: float) -> Deadline:
+        """The deadline `seconds` from now."""
+        return cls(time.monotonic() + seconds, seconds)
+
+    def is_over(self, now: float) -> bool:
+        return self.is_cancelled or now >= self.at
+
+    def cancel(self) -> None:
+        """Nobody waits any more: the caller hung up."""
+        self.is_cancelled = True
+
+
+class _Never(Deadline):
+    """Shared by all who have none, so that nobody can cancel it for the others."""
+
+    __slots__ = ()
+
+    def cancel(self) -> None: ...
+
+
+NEVER: Final[Deadline] = _Never(math.inf, math.inf)
