@@ -1,1 +1,5 @@
-"""When and where an engine runs: lanes and worker threads. Imports `core` only."""
+"""Which engine computes what, when, and together with what. Imports `core` only.
+
+`lane.py` runs what is asked of one version, `batch.py` merges it, `routing.py` chooses the engine by `cost.py`,
+`answers.py` weaves answers of several, `admission.py` bounds what waits, `workers.py` what computes.
+"""

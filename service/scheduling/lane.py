@@ -1,81 +1,304 @@
-"""Calls of one engine, one after another, in order of arrival."""
+"""Calls of one engine: at once where it is idle, together with whatever else waits where it is not."""
 
 from __future__ import annotations
 
-import contextlib
+import math
 import threading
-from collections import deque
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
 from typing import Final
 
 from service.core.contracts import Engine
-from service.core.errors import Unavailable
+from service.core.deadline import NEVER, Deadline
+from service.core.errors import CannotAnswer, DeadlinePassed, Unavailable
+from service.core.futures import Done
 from service.core.messages import InferRequest
-from service.core.table import Values
+from service.core.table import Table, Values
+from service.scheduling.admission import Admission
+from service.scheduling.batch import kind, merge, size_bytes
+from service.scheduling.workers import Permits
 
-# A lane hands its thread back after so many calls, so that a busy model does not keep
-# the others waiting; each hand-over costs some 50 µs.
+Answer = dict[str, Values]
+_Run = Callable[[Table, Sequence[str]], Answer]
+
+# A lane hands its thread back after so many calls, or so long, so that a busy model does not keep the
+# others waiting; each hand-over costs some 50 µs, which is little beside either.
 TURNS: Final = 16
+TURN_S: Final = 0.005
+
+# What it takes to hand a call to another thread and to be woken with its answer: a shorter one is
+# computed where it stands.
+HOP_S: Final = 100e-6
+
+# Larger batches gain nothing any more, and keep those who come later waiting.
+BATCH_ROWS: Final = 4096
+
+# What may wait where nobody says otherwise.
+QUEUE_ROWS: Final = 100_000
+QUEUE_BYTES: Final = 256 * 1024 * 1024
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A request in the queue, and what it counts in the admission."""
+
+    request: InferRequest
+    deadline: Deadline
+    rows: int
+    size: int
+    seconds: float
+    future: Future[Answer] = field(default_factory=Future)
 
 
 class Lane:
-    """Runs an engine's calls on shared worker threads, never two at a time.
+    """Runs the calls of one engine, `width` at a time. Safe to call from any thread.
 
-    An estimator need not be safe to call from two threads at once, and an idle lane starts
-    at once: no delay is ever added.
+    No delay is ever added: an idle lane begins at once. While it is busy, requests collect, and whoever is
+    free next takes the oldest and with it all others that ask for the same outputs with rows of the same
+    kind, up to a number of rows. A batch that fails is asked again in halves, so that a request that no
+    engine can stand fails alone.
+
+    Args:
+        engine: a Router, or one that nothing is known of: its calls are never computed where they stand,
+            unless the caller may block.
+        workers: threads for what is not computed where it stands.
+        admission: bounds what waits; shared by all lanes.
+        permits: bound what computes; shared by all lanes, and by the threads that submit. Without them
+            nothing is computed where it stands.
+        width: calls at a time; more than one is for reentrant engines only.
+        max_batch_rows: a batch grows no further; one request may be larger.
+        hop_s: a call predicted to be shorter is computed on the thread that submits it.
+        merges: the engine's answer for a row does not depend on the others.
+        clock: seconds, of the deadlines.
     """
 
-    def __init__(self, engine: Engine, workers: Executor) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        workers: Executor,
+        admission: Admission | None = None,
+        *,
+        permits: Permits | None = None,
+        width: int = 1,
+        max_batch_rows: int = BATCH_ROWS,
+        hop_s: float = HOP_S,
+        merges: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.calls = 0
+        self.rows = 0
         self._engine = engine
         self._workers = workers
+        self._admission = admission or Admission(QUEUE_ROWS, QUEUE_BYTES)
+        self._permits = permits or _nothing_here(width)
+        self._width = width
+        self._max_batch_rows = max_batch_rows
+        self._hop_s = hop_s
+        self._merges = merges
+        self._clock = clock
+        # A router knows how long a call takes, and can keep to it; of any other engine nothing is known.
+        self._seconds: Callable[[int, tuple[str, ...]], float] = getattr(engine, "seconds", lambda *_: math.inf)
+        self._attempt: _Run = getattr(engine, "attempt", engine.run)
         self._lock = threading.Lock()
-        self._waiting: deque[tuple[InferRequest, Future[dict[str, Values]]]] = deque()
-        self._is_busy = False
+        # Requests that can be one batch, oldest first, and these groups in turn.
+        self._groups: OrderedDict[Hashable, deque[_Waiting]] = OrderedDict()
+        # Calls under way. Each belongs to a thread, which looks for more when it is done: as long as
+        # something waits, there is at least one.
+        self._running = 0
+        self._is_crowded = False
 
-    def submit(self, request: InferRequest) -> Future[dict[str, Values]]:
-        """Queue `request`. The future fails with what the engine raises; cancelled ones are not run.
+    def submit(self, request: InferRequest, deadline: Deadline = NEVER, *, may_block: bool = False) -> Future[Answer]:
+        """Compute, or queue, `request`.
 
-        After the workers were stopped, it fails with Unavailable.
+        The future fails with what the engine raises; with DeadlinePassed where the request was dropped,
+        because its deadline was over before it began; with Unavailable after the workers were stopped. It
+        can be cancelled until it begins.
+
+        Args:
+            may_block: the calling thread would only wait for the answer, so it may compute itself, however long.
+
+        Raises:
+            Overloaded: too much waits; nothing was queued.
         """
-        future: Future[dict[str, Values]] = Future()
+        rows = request.rows.n_rows
+        seconds = self._seconds(rows, request.outputs)
+        answer = None
+        # After a batch of several, more come at once: whoever began a long call alone would keep them
+        # waiting, while a worker takes until then to wake up.
+        if seconds < self._hop_s or (may_block and not self._is_crowded):
+            run = self._engine.run if may_block else self._attempt
+            answer = self._run_here(request, deadline, rows, run)
+        return answer or self._enqueue(request, deadline, rows, seconds)
+
+    def _run_here(self, request: InferRequest, deadline: Deadline, rows: int, run: _Run) -> Done[Answer] | None:
+        """The answer, or None where this thread may not compute now, or `run` takes longer than was thought."""
         with self._lock:
-            self._waiting.append((request, future))
-            if self._is_busy:
-                return future
-            self._is_busy = True
+            if self._groups or self._running >= self._width or not self._permits.try_take():
+                return None
+            self._running += 1
+            self.calls += 1
+            self.rows += rows
+        try:
+            if deadline is not NEVER and deadline.is_over(self._clock()):
+                return Done(exception=DeadlinePassed(deadline.seconds))
+            return Done(run(request.rows, request.outputs))
+        except CannotAnswer:
+            return None
+        except BaseException as error:  # SystemExit from a model too: it fails its own request only
+            return Done(exception=error)
+        finally:
+            self._end_here()
+
+    def _end_here(self) -> None:
+        self._permits.give()
+        with self._lock:
+            if not self._groups:
+                self._running -= 1
+                return
+        # Somebody came meanwhile. This thread has its answer, and does not work for others.
+        self._hand_over()
+
+    def _enqueue(self, request: InferRequest, deadline: Deadline, rows: int, seconds: float) -> Future[Answer]:
+        key: Hashable = None
+        if self._merges:
+            key = (request.outputs, kind(request.rows))
+            # Its share of the batch that it will be in, which is what the queue shrinks by.
+            share = rows / self._max_batch_rows
+            seconds = min(seconds, self._seconds(self._max_batch_rows, request.outputs) * share)
+        waiting = _Waiting(request, deadline, rows, size_bytes(request.rows), seconds if seconds < math.inf else 0.0)
+        self._admission.enter(rows, waiting.size, waiting.seconds)
+        with self._lock:
+            group = self._groups.get(key)
+            if group is None:
+                group = self._groups[key] = deque()
+            group.append(waiting)
+            if self._running >= self._width:
+                return waiting.future
+            self._running += 1
         try:
             self._workers.submit(self._work)
         except RuntimeError:
             self._give_up()
-        return future
+        return waiting.future
 
     def _work(self) -> None:
-        while True:
-            for _ in range(TURNS):
-                with self._lock:
-                    if not self._waiting:
-                        self._is_busy = False
-                        return
-                    request, future = self._waiting.popleft()
-                self._run(request, future)
-            # Workers that are being stopped take nothing new; then what was accepted is finished here.
-            with contextlib.suppress(RuntimeError):
-                self._workers.submit(self._work)
-                return
+        if not self._turn():
+            self._hand_over()
 
-    def _run(self, request: InferRequest, future: Future[dict[str, Values]]) -> None:
-        if not future.set_running_or_notify_cancel():
-            return
+    def _hand_over(self) -> None:
+        """Let a worker go on, or go on here where workers are being stopped: what was accepted is finished."""
         try:
-            future.set_result(self._engine.run(request.rows, request.outputs))
+            self._workers.submit(self._work)
+        except RuntimeError:
+            while not self._turn():
+                pass
+
+    def _turn(self) -> bool:
+        """Run batches. True: nothing waits, and this call is not under way any more. False: it is others' turn."""
+        until = self._clock() + TURN_S
+        for _ in range(TURNS):
+            # First the permit, then the batch: who comes while this thread waits is still taken along.
+            self._permits.take()
+            try:
+                batch = self._next()
+                answers = self._run(batch)
+            finally:
+                self._permits.give()
+            if not batch:
+                return True
+            self._complete(batch, answers)
+            if self._clock() >= until:
+                break
+        return False
+
+    def _next(self) -> list[_Waiting]:
+        """The next batch; empty where nothing waits, and then this call is not under way any more."""
+        while True:
+            with self._lock:
+                if not self._groups:
+                    self._running -= 1
+                    return []
+                batch, rows = self._take()
+                self._is_crowded = len(batch) > 1
+                self.calls += 1
+                self.rows += rows
+            self._admission.leave(
+                rows, sum(waiting.size for waiting in batch), sum(waiting.seconds for waiting in batch), len(batch)
+            )
+            now = self._clock()
+            if wanted := [waiting for waiting in batch if _is_wanted(waiting, now)]:
+                return wanted
+
+    def _take(self) -> tuple[list[_Waiting], int]:
+        """The oldest request, and those that can be answered with it; and how many rows they are."""
+        key, group = next(iter(self._groups.items()))
+        batch = [group.popleft()]
+        rows = batch[0].rows
+        while self._merges and group and rows + group[0].rows <= self._max_batch_rows:
+            batch.append(group.popleft())
+            rows += batch[-1].rows
+        if group:
+            self._groups.move_to_end(key)
+        else:
+            del self._groups[key]
+        return batch, rows
+
+    def _run(self, batch: list[_Waiting]) -> list[Answer] | BaseException:
+        """An answer for each, or what the engine raised for all."""
+        if not batch:
+            return []
+        try:
+            merged = merge([waiting.request for waiting in batch])
+            answers = self._engine.run(merged.rows, batch[0].request.outputs)
+            return [answers] if len(batch) == 1 else merged.split(answers)
         except BaseException as error:  # SystemExit from a model too: it fails its own request only
-            future.set_exception(error)
+            return error
+
+    def _complete(self, batch: list[_Waiting], answers: list[Answer] | BaseException) -> None:
+        if not isinstance(answers, BaseException):
+            for waiting, answer in zip(batch, answers, strict=True):
+                waiting.future.set_result(answer)
+        elif len(batch) == 1:
+            batch[0].future.set_exception(answers)
+        else:
+            # In halves rather than one by one: one bad request among 64 costs 12 calls, not 64.
+            middle = len(batch) // 2
+            for half in (batch[:middle], batch[middle:]):
+                self._permits.take()
+                try:
+                    answers = self._run(half)
+                finally:
+                    self._permits.give()
+                self._complete(half, answers)
 
     def _give_up(self) -> None:
-        """Fail whatever came after the workers were stopped."""
+        """The workers were stopped: fail what waits, unless a call is under way, whose thread will take it along."""
         with self._lock:
-            left, self._waiting = self._waiting, deque()
-            self._is_busy = False
-        for _, future in left:
-            if future.set_running_or_notify_cancel():
-                future.set_exception(Unavailable("the service is stopping"))
+            self._running -= 1
+            if self._running:
+                return
+            left = [waiting for group in self._groups.values() for waiting in group]
+            self._groups.clear()
+        for waiting in left:
+            self._admission.leave(waiting.rows, waiting.size, waiting.seconds)
+            if waiting.future.set_running_or_notify_cancel():
+                waiting.future.set_exception(Unavailable("the service is stopping"))
+
+
+def _nothing_here(width: int) -> Permits:
+    permits = Permits(width)
+    permits.close()
+    return permits
+
+
+def _is_wanted(waiting: _Waiting, now: float) -> bool:
+    """Whether to compute it. From here on it cannot be cancelled; a late one is told so."""
+    if not waiting.future.set_running_or_notify_cancel():
+        return False
+    if waiting.deadline.is_over(now):
+        waiting.future.set_exception(DeadlinePassed(waiting.deadline.seconds))
+        return False
+    return True

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from service.core.errors import Overloaded
+from service.scheduling.admission import LONGEST_RETRY_S, Admission
+
+
+@pytest.mark.parametrize(
+    ("rows", "size"),
+    [pytest.param(11, 1, id="rows"), pytest.param(1, 101, id="bytes")],
+)
+def test_more_than_may_wait_is_turned_away(rows: int, size: int) -> None:
+    admission = Admission(20, 200)
+    admission.enter(10, 100, 0.0)
+
+    with pytest.raises(Overloaded, match=r"10 rows \(100 bytes\) wait already, and 20 \(200\) may"):
+        admission.enter(rows, size, 0.0)
+
+    assert (admission.rows, admission.bytes) == (10, 100)
+
+
+def test_queue_can_be_filled_to_the_brim() -> None:
+    admission = Admission(20, 200)
+    admission.enter(10, 100, 0.0)
+
+    admission.enter(10, 100, 0.0)
+
+    assert (admission.rows, admission.bytes) == (20, 200)
+
+
+def test_what_leaves_makes_room() -> None:
+    admission = Admission(20, 200)
+    admission.enter(15, 100, 0.0)
+    admission.enter(5, 100, 0.0)
+
+    admission.leave(20, 200, 0.0, requests=2)
+
+    admission.enter(20, 200, 0.0)
+
+
+def test_request_larger_than_the_queue_is_admitted_where_nothing_waits() -> None:
+    admission = Admission(20, 200)
+
+    admission.enter(1000, 10_000, 0.0)
+
+    with pytest.raises(Overloaded):
+        admission.enter(1, 1, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "threads", "retry_after_s"),
+    [
+        pytest.param(0.0, 1, 1, id="at least a second"),
+        pytest.param(4.2, 1, 5, id="what waits"),
+        pytest.param(4.2, 4, 2, id="shared by the threads"),
+        pytest.param(1e9, 1, LONGEST_RETRY_S, id="not for ever"),
+    ],
+)
+def test_caller_is_told_to_come_back_when_the_work_is_done(seconds: float, threads: int, retry_after_s: int) -> None:
+    admission = Admission(1, 100, threads)
+    admission.enter(1, 1, seconds)
+
+    with pytest.raises(Overloaded) as refusal:
+        admission.enter(1, 1, 0.0)
+
+    assert refusal.value.retry_after_s == retry_after_s
+
+
+def test_work_that_is_done_is_not_waited_for() -> None:
+    admission = Admission(1, 100)
+    admission.enter(1, 1, 30.0)
+    admission.leave(1, 1, 30.0)
+    admission.enter(1, 1, 2.0)
+
+    with pytest.raises(Overloaded) as refusal:
+        admission.enter(1, 1, 0.0)
+
+    assert refusal.value.retry_after_s == 2
+
+
+def test_threads_leave_nothing_behind() -> None:
+    admission = Admission(10**6, 10**9)
+    together = threading.Barrier(4)
+
+    def come_and_go(_: int) -> None:
+        together.wait()
+        for _ in range(2000):
+            admission.enter(3, 24, 0.1)
+            admission.leave(3, 24, 0.1)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(come_and_go, range(4)))
+
+    assert (admission.rows, admission.bytes) == (0, 0)
+
+
+def test_forked_child_begins_with_an_empty_queue() -> None:
+    admission = Admission(1, 100)
+    admission.enter(1, 100, 1.0)
+    admission._lock.acquire()  # by a thread that the child does not have
+
+    admission.reset()
+
+    admission.enter(1, 100, 1.0)
