@@ -14,6 +14,7 @@ from service.core.signature import Signature
 from service.core.table import SparseRows, Table, Values, copied
 from service.runtimes.estimator_input import input_builder
 from service.runtimes.structure import reads_files, shared_steps
+from service.runtimes.threads import limit_this_thread
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +30,9 @@ METHODS: Final = (
 
 
 class EstimatorEngine:
-    """Calls the estimator's own methods on the input it was fitted on."""
+    """Calls the estimator's own methods on the input it was fitted on, one call at a time."""
+
+    is_reentrant = False
 
     def __init__(self, estimator: Any, signature: Signature) -> None:
         """Raises EstimatorUnusable where rows would make the estimator open files of their choice."""
@@ -44,6 +47,7 @@ class EstimatorEngine:
 
     def run(self, rows: Table, outputs: Sequence[str]) -> dict[str, Values]:
         """See `core.contracts.Engine`. With several outputs, a pipeline's steps run once."""
+        limit_this_thread()
         try:
             # The logarithm of a probability of zero is an answer, not a warning at every request.
             with np.errstate(all="ignore"):
