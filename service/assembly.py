@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Any
 
-from service.loader import Loader
+from service.hosting import Hosts
+from service.loading.elsewhere import Elsewhere
+from service.loading.loader import Loader
+from service.loading.memory import give_back
 from service.observability.logs import log_access
 from service.protocols.api import Api
 from service.protocols.http import HttpReply, HttpRequest
@@ -16,7 +17,10 @@ from service.repository.catalog import Catalog
 from service.repository.sources import BareFile, Folder, Found, Source
 from service.repository.versions import Loaded
 from service.repository.watcher import Watcher
+from service.runtimes.threads import limit_libraries, limit_this_thread
+from service.scheduling.admission import Admission
 from service.scheduling.lane import Lane
+from service.scheduling.workers import Workers
 from service.server import ModelServer
 from service.settings import Settings
 
@@ -30,8 +34,14 @@ class Tandem:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._workers = Workers(settings.threads)
-        self._loader = Loader(trust=settings.trust, allow_version_mismatch=settings.allow_version_mismatch)
+        self._workers = Workers(settings.thread_budget, limit_this_thread)
+        self._admission = Admission(
+            max(1, settings.queue_rows // settings.workers),
+            max(1, settings.queue_bytes // settings.workers),
+            settings.thread_budget,
+        )
+        self._hosts = Hosts(settings)
+        self._loader: Loader | None = None
         self._catalog = Catalog(
             source_of(settings),
             self._load,
@@ -53,6 +63,7 @@ class Tandem:
             if self._is_started:
                 return
             self._is_started = True
+            limit_libraries(1)  # what computes is a thread of ours, and brings no others along
             self.server.welcome()
             self._workers.start()
             self._watcher.start()
@@ -66,37 +77,51 @@ class Tandem:
             self._is_started = False
         self._watcher.stop()
         self._workers.stop()
+        self._hosts.close()
+        self._loader = None
 
     def _restart(self) -> None:
         self._lock = threading.Lock()
         self._catalog.forget()
+        self._admission.reset()
+        self._loader = None  # its connections to other processes are the parent's
         if self._is_started:
             self._workers.start()
             self._watcher.start()
 
+    def _new_loader(self) -> Loader:
+        """Made when there is something to load: the processes beside this one may take seconds to start."""
+        settings = self.settings
+        self._hosts.start()
+        elsewhere = Elsewhere(
+            self._hosts.gpu,
+            self._hosts.apart,
+            isolated=settings.isolate,
+            is_strict=settings.device == "gpu",
+            answer_s=settings.timeout_s,
+        )
+        return Loader(
+            trust=settings.trust,
+            allow_version_mismatch=settings.allow_version_mismatch,
+            rules=settings.rules,
+            elsewhere=elsewhere,
+        )
+
     def _load(self, found: Found) -> Loaded:
+        if self._loader is None:
+            self._loader = self._new_loader()
         checked = self._loader(found)
-        return Loaded(checked.manifest, Lane(checked.engine, self._workers).submit, checked.example)
-
-
-class Workers(Executor):
-    """A thread pool that can be started again, after a fork."""
-
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
-        self._pool: ThreadPoolExecutor | None = None
-
-    def start(self) -> None:
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="tandem-worker")
-
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        if self._pool is None:
-            raise RuntimeError("the service is not started: call start() first")
-        return self._pool.submit(fn, *args, **kwargs)
-
-    def stop(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True)
+        give_back()
+        lane = Lane(
+            checked.engine,
+            self._workers,
+            self._admission,
+            permits=self._workers.permits,
+            width=self.settings.thread_budget if checked.engine.is_reentrant else 1,
+            max_batch_rows=self.settings.batch_rows,
+            merges=checked.merges and self.settings.batch_rows > 1,
+        )
+        return Loaded(checked.manifest, lane.submit, checked.example, checked.about, checked.close)
 
 
 def source_of(settings: Settings) -> Source:

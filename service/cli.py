@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -11,7 +13,11 @@ from pydantic import ValidationError
 
 from service import __version__
 from service.core.errors import TandemError
+from service.core.rules import Fidelity, ModelRules, Pickle
 from service.entrypoints.servers import Binding, WorkerClass, run_granian, run_gunicorn, run_uvicorn
+from service.hosting import Hosts
+from service.inspection import as_text, find_version
+from service.loading.loader import Loader
 from service.preflight import SERVERS, banner, check_server, check_startable
 from service.repository.labels import promote as point_label
 from service.settings import Settings
@@ -52,8 +58,21 @@ def tandem() -> None:
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
 @click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes.")
-@click.option("--threads", type=int, help="Threads that compute predictions, per process.  [default: one per core]")
+@click.option("--threads", type=int, help="Threads that compute, per process.  [default: cores / workers]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), help="Where to compute.  [default: auto]")
+@click.option("--fidelity", type=click.Choice(get_args(Fidelity)), help="Which engines may answer.  [default: close]")
+@click.option("--pickle", type=click.Choice(get_args(Pickle)), help="When model files are opened.  [default: lazy]")
+@click.option("--engine", type=click.Choice(["auto", "estimator"]), help="[default: auto, the cheapest]")
+@click.option(
+    "--set",
+    "rules",
+    multiple=True,
+    metavar="MODEL.RULE=VALUE",
+    help="fidelity, pickle or engine of one model: --set churn.engine=onnx. Repeatable.",
+)
+@click.option(
+    "--isolate", multiple=True, metavar="MODEL", help="A model to run in a process of its own; * is all. Repeatable."
+)
 @click.option("--default-model", help="What POST /predict asks where there are several models.")
 @click.option(
     "--trust",
@@ -73,7 +92,7 @@ def tandem() -> None:
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
 def serve(
     model_file: Path | None, framework: str, server: str | None, worker_class: WorkerClass, host: str, port: int,
-    workers: int, **options: Any,
+    workers: int, rules: tuple[str, ...], **options: Any,
 ) -> None:  # fmt: skip
     """Serve MODEL_FILE, or every model in the folder of exported models.
 
@@ -83,16 +102,45 @@ def serve(
         options["log_format"] = "console"
     server = server or SERVERS[framework][0]
     check_server(framework, server, worker_class)
-    settings = read_settings(model_file=model_file, **options)
+    settings = read_settings(model_file=model_file, workers=workers, per_model=model_rules(rules), **options)
     binding = Binding(host, port, workers)
     check_startable(settings, binding)
-    click.echo(banner(settings, binding, framework), err=True)
-    if server == "uvicorn":
-        run_uvicorn(settings, binding)
-    elif server == "granian":
-        run_granian(settings, binding)
-    else:
-        run_gunicorn(settings, binding, worker_class)
+    # Once for all workers: they find these processes by the sockets in the environment.
+    hosts = Hosts(settings)
+    try:
+        hosts.start()
+        settings = settings.model_copy(update=hosts.sockets())
+        click.echo(banner(settings, binding, framework), err=True)
+        if server == "uvicorn":
+            run_uvicorn(settings, binding)
+        elif server == "granian":
+            run_granian(settings, binding)
+        else:
+            run_gunicorn(settings, binding, worker_class)
+    finally:
+        hosts.close()
+
+
+@tandem.command()
+@click.argument("name")
+@click.argument("version", type=click.IntRange(1), required=False)
+@click.option("--models", type=click.Path(path_type=Path), default=Path("models"), show_default=True)
+@click.option("--fidelity", type=click.Choice(get_args(Fidelity)), default="close", show_default=True)
+@click.option("--pickle", type=click.Choice(get_args(Pickle)), default="lazy", show_default=True)
+@click.option("--trust", multiple=True, metavar="NAME", help="A name beyond the allow-list, as for serve.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, as in GET /models/{name}.")
+def inspect(
+    name: str, version: int | None, models: Path, fidelity: Fidelity, pickle: Pickle, trust: tuple[str, ...],
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Show VERSION of model NAME as this machine would serve it: engines, how close they are, and what they cost.
+
+    Without VERSION it is the one that plain requests get. --pickle always times the estimator, too.
+    """
+    found = find_version(models, name, version)
+    rules = ModelRules(fidelity=fidelity, pickle=pickle)
+    checked = Loader(trust=trust, rules=lambda _: rules)(found)
+    click.echo(json.dumps(checked.about(), indent=2) if as_json else as_text(checked))
 
 
 @tandem.command()
@@ -107,13 +155,29 @@ def promote(name: str, version: int, label: str, models: Path) -> None:
     click.echo(f"{name}: {label} is version {version}{came_from}")
 
 
+def model_rules(given: Sequence[str]) -> dict[str, dict[str, str]]:
+    """`("churn.engine=onnx",)` as {"churn": {"engine": "onnx"}}.
+
+    Raises:
+        click.UsageError: not of that form.
+    """
+    rules: dict[str, dict[str, str]] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        model, dot, rule = name.rpartition(".")
+        if not (equals and dot and model and value):
+            raise click.UsageError(f"--set: expected MODEL.RULE=VALUE, got {text!r}")
+        rules.setdefault(model, {})[rule] = value
+    return rules
+
+
 def read_settings(**options: Any) -> Settings:
     """Settings from what was given, and from the environment for the rest.
 
     Raises:
         click.UsageError: a value is refused; the message names the setting.
     """
-    given = {name: value for name, value in options.items() if value is not None and value != ()}
+    given = {name: value for name, value in options.items() if value not in (None, (), {})}
     try:
         return Settings(**given)
     except ValidationError as error:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from service import __version__
 from service.core.errors import TandemError
 from service.entrypoints.servers import Binding
-from service.loader import Loader
+from service.loading.loader import Loader
 from service.protocols.native import example_body, first_record
 from service.repository.manifest import GOLDEN, digest, installed_libraries
 from service.repository.policy import served_version

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from service.core.contracts import Served
+from service.core.deadline import NEVER, Deadline
 from service.core.futures import then
 from service.core.messages import InferReply, InferRequest, ModelSummary, Target
 from service.core.signature import Signature
@@ -22,11 +23,18 @@ class ModelServer:
         self._catalog = catalog
         self._is_draining = False
 
-    def infer(self, target: Target, read: Callable[[Signature], InferRequest]) -> Future[InferReply]:
+    def infer(
+        self,
+        target: Target,
+        read: Callable[[Signature], InferRequest],
+        deadline: Deadline = NEVER,
+        *,
+        may_block: bool = False,
+    ) -> Future[InferReply]:
         lease = self._catalog.lease(target)
         manifest = lease.loaded.manifest
         try:
-            answer = lease.loaded.submit(read(manifest.signature))
+            answer = lease.loaded.submit(read(manifest.signature), deadline, may_block=may_block)
         except BaseException:
             lease.release()
             raise
@@ -79,5 +87,6 @@ def _about(loaded: Loaded) -> dict[str, Any]:
         "digests": {name: f"sha256:{entry.sha256}" for name, entry in manifest.files.items()},
         "libraries": {"python": manifest.python, **manifest.libraries},
         "scores": manifest.scores,
+        **loaded.about(),
         "signature": manifest.signature.model_dump(mode="json"),
     }

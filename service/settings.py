@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.core.rules import Fidelity, ModelRules, Pickle
 from service.repository.allowlist import refused_names
 
 
@@ -37,21 +39,62 @@ class Settings(BaseSettings):
         False,
         description="load models of another minor version of scikit-learn if their golden rows still agree",
     )
-    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto and cpu compute on the CPU")
-    threads: int = Field(
-        default_factory=lambda: os.cpu_count() or 1,
+    fidelity: Fidelity = Field(
+        "close", description="which compiled engines may answer: exact within 1e-12, close within 1e-5 relative"
+    )
+    pickle: Pickle = Field(
+        "lazy",
+        description="when model files are opened: lazy, for what no compiled engine covers; never; always, at load",
+    )
+    engine: Literal["auto", "estimator"] = Field(
+        "auto", description="auto is the cheapest that covers the request; estimator leaves the compiled ones out"
+    )
+    per_model: dict[str, ModelRules] = Field(
+        default_factory=dict, description="fidelity, pickle and engine by model, as JSON"
+    )
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="auto computes on a GPU where there is one and it is cheaper; gpu refuses to do without"
+    )
+    isolate: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="models that run in a process of their own, which may crash; * is all of them"
+    )
+    gpu_socket: Path | None = Field(None, description="of the process that owns the GPU; tandem serve sets it")
+    apart_socket: Path | None = Field(None, description="of the process for isolated models; tandem serve sets it")
+    workers: int = Field(1, ge=1, le=256, description="processes that share the machine and the queue's limits")
+    threads: int | None = Field(
+        None,
         ge=1,
         le=1024,
-        description="threads that compute predictions",
+        description="threads that compute in each process, engines, BLAS and OpenMP together; "
+        "by default the cores, shared out among the processes",
+    )
+    batch_rows: int = Field(
+        1024, ge=1, le=1_000_000, description="requests that wait are merged up to so many rows; 1 merges none"
+    )
+    queue_rows: int = Field(
+        100_000, ge=1, le=10**9, description="rows that may wait, in all processes together; beyond it 503 at once"
+    )
+    queue_bytes: int = Field(
+        256 * 1024 * 1024, ge=1024, le=2**40, description="bytes of rows that may wait, in all processes together"
     )
     max_body_bytes: int = Field(
         10 * 1024 * 1024, ge=1024, le=2**31, description="larger request bodies are refused with 413"
     )
-    timeout_s: float = Field(30.0, gt=0, le=3600, description="a request not answered by then gets 504")
+    max_waiting: int | None = Field(
+        None,
+        ge=1,
+        description="predictions of a Flask process that may hold a thread each; its server needs some threads more",
+    )
+    timeout_s: float = Field(
+        30.0,
+        gt=0,
+        le=3600,
+        description="a request not answered by then gets 504; X-Request-Timeout-Ms may ask for less",
+    )
     log_format: Literal["json", "console"] = Field("json", description="JSON lines, or lines for people")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
 
-    @field_validator("trust", mode="before")
+    @field_validator("trust", "isolate", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
@@ -62,15 +105,24 @@ class Settings(BaseSettings):
         refused_names((), value)  # raises where an entry stands for more than one package
         return value
 
-    @field_validator("device")
-    @classmethod
-    def _no_gpu_yet(cls, value: str) -> str:
-        if value == "gpu":
-            raise ValueError("there is no GPU engine in this version of Tandem; use auto or cpu")
-        return value
+    @property
+    def thread_budget(self) -> int:
+        """Threads that compute in this process."""
+        return self.threads or max(1, (os.cpu_count() or 1) // self.workers)
+
+    def rules(self, model: str) -> ModelRules:
+        """What holds for `model`: its own rules over those of the server."""
+        own = self.per_model.get(model, ModelRules())
+        return own.over(
+            ModelRules(
+                fidelity=self.fidelity, pickle=self.pickle, engine=None if self.engine == "auto" else self.engine
+            )
+        )
 
     def as_environment(self) -> dict[str, str]:
         """The variables that make another process read these settings."""
         given = self.model_dump(exclude_none=True)
-        given["trust"] = ",".join(self.trust)
+        given["trust"], given["isolate"] = ",".join(self.trust), ",".join(self.isolate)
+        rules = {model: rules.model_dump(exclude_none=True) for model, rules in self.per_model.items()}
+        given["per_model"] = json.dumps(rules)
         return {f"TANDEM_{name.upper()}": str(value) for name, value in given.items()}

@@ -26,15 +26,19 @@ ALLOWED: Final = {
     "scheduling": {"core"},
     "protocols": {"core"},
     "observability": {"core"},
-    "settings": {"repository"},  # how names to trust are spelt
-    "loader": {"core", "protocols", "repository", "runtimes"},
+    "settings": {"core", "repository"},  # how rules and names to trust are spelt
+    "loading": {"core", "protocols", "repository", "runtimes", "scheduling"},
     "server": {"core", "repository"},
     "assembly": {
-        "core", "loader", "observability", "protocols", "repository", "scheduling", "server", "settings",
+        "core", "hosting", "loading", "observability", "protocols", "repository", "runtimes", "scheduling", "server",
+        "settings",
     },
     "entrypoints": {"core", "assembly", "observability", "protocols", "settings"},
-    "preflight": {"core", "entrypoints", "loader", "protocols", "repository", "settings"},
-    "cli": {"core", "entrypoints", "preflight", "repository", "settings"},
+    "device": {"core", "observability", "runtimes", "scheduling"},
+    "hosting": {"core", "runtimes", "settings"},
+    "inspection": {"core", "loading", "repository"},
+    "preflight": {"core", "entrypoints", "loading", "protocols", "repository", "settings"},
+    "cli": {"core", "entrypoints", "hosting", "inspection", "loading", "preflight", "repository", "settings"},
 }  # fmt: skip
 
 FRAMEWORKS: Final = frozenset({"fastapi", "starlette", "uvicorn", "flask", "werkzeug", "granian", "gunicorn", "gevent"})
@@ -111,6 +115,8 @@ def test_entry_points_do_not_know_each_other() -> None:
         # The signature read off an estimator, and its input: nobody else needs to know what a model is.
         # Files are opened by rules of our own, so that not even joblib is imported to read one.
         pytest.param(MODELS, ["runtimes"], id="libraries of models"),
+        pytest.param({"onnxruntime", "nvforest", "cuml", "cupy"}, ["runtimes"], id="libraries that compute"),
+        pytest.param({"skl2onnx", "onnx"}, [], id="compilers"),
         pytest.param(REPORTS, [], id="libraries of reports"),
         pytest.param({"click"}, ["cli"], id="command line"),
         pytest.param({"structlog"}, ["observability"], id="logs"),

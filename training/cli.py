@@ -18,6 +18,8 @@ import click
 from service.cli import main, tandem
 
 if TYPE_CHECKING:
+    from service.core.rules import Fidelity
+    from service.repository.manifest import DroppedEngine
     from training.export import ExportedModel
 
 __all__ = ["export", "main", "tandem", "train"]
@@ -41,6 +43,13 @@ MODELS = click.option(
     "--models", type=click.Path(path_type=Path), default=Path("models"), show_default=True, help="Where versions go."
 )
 NAME = click.option("--name", required=True, help="Of the model, as it stands in URLs.")
+FIDELITY = click.option(
+    "--fidelity",
+    type=click.Choice(["close", "exact"]),
+    default="close",
+    show_default=True,
+    help="Keep compiled engines that agree within 1e-5, or only those within 1e-12.",
+)
 VERSION = click.option("--version", type=click.IntRange(1), help="[default: the next free number]")
 
 
@@ -76,8 +85,9 @@ VERSION = click.option("--version", type=click.IntRange(1), help="[default: the 
     type=click.Choice(["auto", "cpu", "gpu"]),
     default="auto",
     show_default=True,
-    help="Models are fitted on the CPU in this version.",
+    help="gpu fits the last step with cuML, which gives another model than scikit-learn; auto fits on the CPU.",
 )
+@FIDELITY
 @MODELS
 @VERSION
 def train(data: str, device: str, models: Path, **options: Any) -> None:
@@ -85,14 +95,12 @@ def train(data: str, device: str, models: Path, **options: Any) -> None:
 
     DATA is iris, wine, breast_cancer, digits or diabetes, or a CSV, TSV or Parquet file.
     """
-    if device == "gpu":
-        raise click.ClickException("training on a GPU is not in this version; --device cpu and auto fit on the CPU")
     if missing := [name for name in ("rich", "matplotlib", "jinja2") if find_spec(name) is None]:
         raise click.ClickException(f"training needs {', '.join(missing)}: pip install 'tandem-serving[train]'")
     with progress() as step:
         from training.train import train as run
 
-        trained = run(data, repository=models, step=step, **options)
+        trained = run(data, repository=models, step=step, device="gpu" if device == "gpu" else "cpu", **options)
     lines = [("not used", f"{column}: {reason}") for column, reason in trained.dropped.items()]
     lines += [("note", note) for note in trained.notes]
     scores = ", ".join(f"{name} {value:.4g}" for name, value in trained.scores.items())
@@ -110,6 +118,7 @@ def train(data: str, device: str, models: Path, **options: Any) -> None:
 )
 @click.option("--target", metavar="COLUMN", help="Column of the sample that is the target, not an input.")
 @click.option("--trust", multiple=True, metavar="NAME", help="Code beyond the allow-list that the file may use.")
+@FIDELITY
 @MODELS
 @VERSION
 def export(
@@ -118,6 +127,7 @@ def export(
     sample: Path,
     target: str | None,
     trust: tuple[str, ...],
+    fidelity: Fidelity,
     models: Path,
     version: int | None,
 ) -> None:
@@ -138,7 +148,8 @@ def export(
         repository=models,
         y=y if hasattr(estimator, "score") else None,
         version=version,
-        files=lambda described: {CARD: card(facts, described)},
+        files=lambda described, proven: {CARD: card(facts, described, proven)},
+        fidelity=fidelity,
     )
     tell(exported, models)
 
@@ -173,8 +184,14 @@ def tell(exported: ExportedModel, models: Path, more: list[tuple[str, str]] | No
         ("folder", str(exported.path)),
         *(more or []),
         ("outputs", ", ".join(signature.output_names)),
+        *(("engine", f"{some.name}: {', '.join(some.agreement)}") for some in exported.manifest.engines),
+        *(("no engine", _dropped(some)) for some in exported.manifest.dropped),
         *(("left out", f"{name}: {reason}") for name, reason in (signature.left_out or {}).items()),
         ("serve it", f"tandem serve --models {shlex.quote(str(models))}{trusted}"),
     ]
     for label, text in lines:
         click.echo(f"{label:<10}{text}")
+
+
+def _dropped(some: DroppedEngine) -> str:
+    return f"{some.name}{', ' + some.output if some.output else ''}: {some.reason}"

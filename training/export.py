@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from service.core.errors import EstimatorUnusable, NameInvalid, TandemError
 from service.core.names import check_name, parse_version
+from service.core.rules import Fidelity
 from service.core.signature import Container, Signature
-from service.core.table import Values, take
-from service.protocols.native import Exchange, write_columns, write_outputs
+from service.core.table import Table, Values, take
+from service.loading.golden import Recorded, read_golden, write_golden
+from service.protocols.native import Exchange, write_columns
 from service.repository.manifest import (
     GOLDEN,
     MANIFEST,
@@ -31,7 +33,11 @@ from service.repository.opener import needed_trust, open_model
 from service.runtimes.describe import Described, describe, same
 from service.runtimes.estimator import EstimatorEngine, to_values
 from service.runtimes.structure import estimator_name
-from training.golden import choose_rows
+from service.runtimes.threads import one_job, set_jobs
+from training.compile.candidate import Compiled
+from training.golden import choose_rows, hard_limit
+from training.hard_rows import hard_rows
+from training.prove import Proven, prove
 from training.publish import publish
 
 
@@ -58,13 +64,15 @@ def export(
     y: Any = None,
     version: int | None = None,
     scores: Mapping[str, Any] | None = None,
-    files: Mapping[str, bytes] | Callable[[Described], Mapping[str, bytes]] | None = None,
+    files: Mapping[str, bytes] | Callable[[Described, Proven], Mapping[str, bytes]] | None = None,
+    fidelity: Fidelity = "close",
 ) -> ExportedModel:
     """Export a fitted estimator or pipeline as `repository/name/version`.
 
     Nothing is fitted and the estimator is not changed. The model is written only after the
     written bytes were opened again and gave, through the service's own decoding, exactly the
-    estimator's answers on rows of `X`.
+    estimator's answers on rows of `X`. What can be compiled is compiled, and kept for the outputs
+    on which it agrees with the estimator.
 
     Args:
         X: rows as the estimator takes them: a DataFrame, an array of shape (rows, columns), a CSR
@@ -73,7 +81,9 @@ def export(
         y: true targets of `X`; with them the estimator's own score on `X` is kept.
         version: None means the next free number.
         scores: measured elsewhere (on held-out data, say); kept in the manifest.
-        files: further files for the version's folder, by name; or what makes them once the model is described.
+        files: further files for the version's folder, by name; or what makes them once the engines are proven.
+        fidelity: which compiled engines are kept beside the estimator. `close`: labels equal, numbers within
+            1e-5 relative; `exact`: within 1e-12. A server can be told to use only the exact ones.
 
     Raises:
         EstimatorUnusable: unfitted, nothing to serve, code that no other process can import, or a
@@ -84,14 +94,20 @@ def export(
     check_name(name)
     if version is not None and parse_version(str(version)) is None:
         raise NameInvalid(f"version {version!r}: expected a whole number from 1")
-    described = describe(estimator, X)
-    further = files(described) if callable(files) else files or {}
-    for file in further:
-        if Path(file).name != file or file in (MODEL, GOLDEN, MANIFEST):
-            raise NameInvalid(f"{file!r} cannot be the name of a further file")
     content = dump(estimator)
-    trust = needed_trust(content)
-    golden = _golden(estimator, X, described, open_model(content, trusted=trust))
+    with one_job(estimator):
+        described = describe(estimator, X)
+        signature = described.signature
+        trust = needed_trust(content)
+        reopened = open_model(content, trusted=trust)
+        set_jobs(reopened, 1)
+        golden = record(estimator, X, described, reopened)
+        compiled = {name: compile_(estimator, signature, described.sample) for name, compile_ in compilers().items()}
+    proven = prove(compiled, read_golden(golden, signature), signature, fidelity)
+    further = files(described, proven) if callable(files) else files or {}
+    for file in further:
+        if Path(file).name != file or file in (MODEL, GOLDEN, MANIFEST, *proven.files):
+            raise NameInvalid(f"{file!r} cannot be the name of a further file")
     kept_scores = dict(scores or {})
     if y is not None:
         if not hasattr(estimator, "score"):
@@ -100,12 +116,21 @@ def export(
 
     def manifest(number: int, entries: dict[str, FileEntry]) -> Manifest:
         return new_manifest(
-            name, number, estimator_name(estimator), described.signature, entries, scores=kept_scores, trust=trust
-        )
+            name, number, estimator_name(estimator), signature, entries,
+            scores=kept_scores, trust=trust, engines=proven.engines, dropped=proven.dropped,
+        )  # fmt: skip
 
-    contents = {MODEL: content, GOLDEN: golden, **further}
+    contents = {MODEL: content, GOLDEN: golden, **proven.files, **further}
     path, written = publish(Path(repository), name, version, contents, manifest)
     return ExportedModel(name, written.version, path, written)
+
+
+def compilers() -> dict[str, Callable[[Any, Signature, Table], Compiled]]:
+    """The compilers by name, best first: of engines that are as fast, the first is as exact."""
+    from training.compile.onnx import compile_onnx
+    from training.compile.treelite import compile_treelite
+
+    return {"onnx": compile_onnx, "treelite": compile_treelite}
 
 
 def dump(estimator: Any) -> bytes:
@@ -127,39 +152,45 @@ def dump(estimator: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _golden(estimator: Any, sample: Any, described: Described, reopened: Any) -> bytes:
+def record(estimator: Any, sample: Any, described: Described, reopened: Any) -> bytes:
     """Golden rows with the estimator's answers, after the reopened model gave the same through JSON.
 
     The estimator is asked with rows of `sample` as they are; the reopened one with what the
-    service makes of their JSON. If a bit differs, the schema or the file is wrong.
+    service makes of their JSON. If a bit differs, the schema or the file is wrong. Hard rows are
+    no sample's, and are recorded as the reopened one answers them.
     """
     signature = described.signature
     chosen = choose_rows(signature, described.sample)
     if not chosen.size:
         raise EstimatorUnusable("no row of the sample can be sent as JSON: all have infinite or missing values")
+    rows = take(described.sample, chosen)
+    engine = EstimatorEngine(reopened, signature)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         own: dict[str, Values] = {
             name: to_values(getattr(estimator, name)(take_raw(sample, chosen, signature)))
             for name in signature.output_names
         }
-        request = {"columns": write_columns(take(described.sample, chosen), signature)}
-        body = orjson.dumps({**request, "outputs": list(signature.output_names)}, option=orjson.OPT_SERIALIZE_NUMPY)
-        try:
-            decoded = Exchange(body).read(signature)
-            served = EstimatorEngine(reopened, signature).run(decoded.rows, decoded.outputs)
-        except TandemError as error:
-            raise EstimatorUnusable(
-                f"the sample cannot be sent through the service: {error.__cause__ or error}"
-            ) from error
+        served = _ask(engine, rows, signature)
+        made = hard_rows(estimator, signature, described.sample, limit=hard_limit(signature))
+        hard = Recorded(made, _ask(engine, made, signature)) if made.n_rows else None
     for name, values in own.items():
         if not same(values, served[name]):
             raise EstimatorUnusable(
                 f"{name} gives other numbers through the service than on the sample itself; "
                 "the estimator depends on something that is neither in its file nor in its input"
             )
-    replies = {name: write_outputs({name: values}, signature) for name, values in own.items()}
-    return orjson.dumps({"request": request, "replies": replies}, option=orjson.OPT_SERIALIZE_NUMPY)
+    return write_golden(Recorded(rows, own), hard, signature)
+
+
+def _ask(engine: EstimatorEngine, rows: Table, signature: Signature) -> dict[str, Values]:
+    """Every output, of the rows as they arrive after a journey through JSON."""
+    columns = write_columns(rows, signature)
+    try:
+        arrived = Exchange(orjson.dumps({"columns": columns}, option=orjson.OPT_SERIALIZE_NUMPY)).read(signature).rows
+        return engine.run(arrived, signature.output_names)
+    except TandemError as error:
+        raise EstimatorUnusable(f"the sample cannot be sent through the service: {error.__cause__ or error}") from error
 
 
 def take_raw(sample: Any, rows: NDArray[np.intp], signature: Signature) -> Any:

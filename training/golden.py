@@ -11,8 +11,14 @@ from service.core.signature import Signature
 from service.core.table import Table, column_arrays, missing
 
 ROWS: Final = 32
+HARD_ROWS: Final = 160
 # Wide answers (a text vectorizer's, say) are recorded for fewer rows: a golden file stays readable.
 CELLS: Final = 50_000
+
+
+def hard_limit(signature: Signature) -> int:
+    """How many hard rows to record beside them."""
+    return max(1, min(HARD_ROWS, CELLS // _width(signature)))
 
 
 def choose_rows(signature: Signature, sample: Table) -> NDArray[np.intp]:
@@ -31,8 +37,7 @@ def choose_rows(signature: Signature, sample: Table) -> NDArray[np.intp]:
         if not column.nullable:
             usable &= ~holes
     candidates = np.flatnonzero(usable)
-    width = sum(int(np.prod(output.shape)) for output in signature.outputs) + len(arrays)
-    wanted = max(1, min(ROWS, CELLS // max(width, 1)))
+    wanted = max(1, min(ROWS, CELLS // _width(signature)))
     chosen: dict[int, None] = dict.fromkeys(candidates[: wanted // 4].tolist())
     for array in arrays:
         if array.dtype.kind in "fiu" and candidates.size:
@@ -44,3 +49,8 @@ def choose_rows(signature: Signature, sample: Table) -> NDArray[np.intp]:
     others = np.random.default_rng(0).permutation(candidates)
     chosen |= dict.fromkeys(others[:wanted].tolist())
     return np.array(sorted(list(chosen)[:wanted]), dtype=np.intp)
+
+
+def _width(signature: Signature) -> int:
+    """Values in one row of the file."""
+    return len(signature.columns) + sum(int(np.prod(output.shape)) for output in signature.outputs)

@@ -161,8 +161,9 @@ def build_pipeline(columns: Columns, estimator: Any, y: NDArray[Any]) -> Any:
         steps.append(StandardScaler())
     # The foreign libraries refuse some characters in column names; behind a ColumnTransformer there are none.
     if columns.categorical or is_foreign:
-        # XGBoost takes a zero that a sparse matrix does not store for a missing value.
-        sparse = takes.sparse and not is_foreign
+        # XGBoost takes a zero that a sparse matrix does not store for a missing value, and forests take missing
+        # values in dense rows alone.
+        sparse = takes.sparse and not is_foreign and not takes.allow_nan
         encoder = OneHotEncoder(
             handle_unknown="infrequent_if_exist", max_categories=MOST_CATEGORIES, sparse_output=sparse
         )

@@ -21,6 +21,7 @@ from service.repository.manifest import installed_libraries, python_version
 from service.runtimes.describe import Described
 from training.data import Task
 from training.pipeline import SEED
+from training.prove import Proven
 
 CARD: Final = "card.html"
 PICTURES: Final = {
@@ -129,13 +130,14 @@ def draw(held: HeldOut) -> dict[str, bytes]:
     return drawn
 
 
-def card(facts: Facts, described: Described) -> bytes:
-    """One HTML page about the model; the pictures are files beside it."""
+def card(facts: Facts, described: Described, proven: Proven) -> bytes:
+    """One HTML page about the model, and how it is computed; the pictures are files beside it."""
     signature = described.signature
     pictures = [(file, *PICTURES[file]) for file in facts.plots]
     page = _ENVIRONMENT.get_template("card.html.j2").render(
         facts=facts,
         signature=signature,
+        proven=proven,
         pictures=pictures,
         created=datetime.now(UTC).date().isoformat(),
         body=shlex.quote(example(described)),

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from service.core.errors import TandemError, VersionExists
 from service.core.names import check_name
+from service.core.rules import Fidelity
 from service.runtimes.structure import estimator_name
 from training.data import DataUnusable, Task, load, task_of
+from training.device import estimator_on_gpu, fit_on_gpu, require_gpu
 from training.export import ExportedModel, export
 from training.pipeline import SEED, build_pipeline, estimator_class, make_estimator, sort_columns
 from training.report import CARD, Facts, ask, card, draw, score
@@ -52,6 +54,8 @@ def train(
     test_size: float = 0.25,
     repository: str | Path = "models",
     version: int | None = None,
+    fidelity: Fidelity = "close",
+    device: Literal["cpu", "gpu"] = "cpu",
     step: Callable[[str], None] = lambda said: None,
 ) -> Trained:
     """Fit a pipeline to `source` and export it as `repository/name/version`.
@@ -65,6 +69,7 @@ def train(
         estimator: see `training.pipeline.estimator_class`.
         params: parameters of the estimator.
         drop: columns that the model shall not see.
+        device: gpu fits the last step with cuML, and exports the scikit-learn model that it converts to.
         test_size: the share of rows that is held out.
         step: told what begins.
 
@@ -72,6 +77,9 @@ def train(
         TandemError: of the kind that says what to change.
     """
     check_name(name)
+    if device == "gpu":
+        require_gpu()
+        estimator = estimator_on_gpu(estimator)
     if version is not None and (Path(repository) / name / str(version)).exists():
         raise VersionExists(f"version {version} of {name!r} exists already")  # said before a long fit, not after
     step(f"Read {source}")
@@ -82,7 +90,10 @@ def train(
     X, X_held, y, y_held = split(data.X.drop(columns=list(columns.dropped)), data.y, task, test_size)
     model = build_pipeline(columns, core, y)
     step(f"Fit {type(core).__name__} on {len(y)} rows")
-    warned = fit(model, X, y)
+    if device == "gpu":
+        model, warned = fit_on_gpu(model, X, y)
+    else:
+        warned = fit(model, X, y)
     step(f"Score on {len(y_held)} held-out rows")
     held = ask(model, X_held, y_held, task)
     scores = score(held, y)
@@ -105,7 +116,8 @@ def train(
         repository=repository,
         version=version,
         scores={**scores, "rows_fitted": len(y), "rows_held_out": len(y_held)},
-        files=lambda described: {CARD: card(facts, described), **facts.plots},
+        files=lambda described, proven: {CARD: card(facts, described, proven), **facts.plots},
+        fidelity=fidelity,
     )
     return Trained(exported, scores, columns.dropped, facts.notes)
 

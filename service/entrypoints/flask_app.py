@@ -6,12 +6,20 @@ TandemExtension(Settings(models="models")).init_app(app, url_prefix="/ml")
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
-from typing import Any, Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from flask import Blueprint, Flask, Response, current_app, request
+from flask.signals import request_finished, request_started, request_tearing_down
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
+from werkzeug.http import HTTP_STATUS_CODES
+from werkzeug.wsgi import get_input_stream
 
 from service.assembly import Tandem
 from service.observability.logs import configure_logs
@@ -19,6 +27,13 @@ from service.protocols.api import Api, request_id
 from service.protocols.http import HttpReply, HttpRequest, Route, parse_query
 from service.protocols.routes import by_path
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+# How long a prediction waits for one of the threads that predictions may hold. Health is asked on the others,
+# and is to be answered within 50 ms.
+SEAT_S: Final = 0.01
 
 # Every method reaches the view, so that a wrong one is answered there as everywhere else.
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
@@ -33,19 +48,14 @@ def create_app(settings: Settings | None = None) -> Flask:
     api = extension.tandem.api
 
     def not_found(error: HTTPException) -> Response:
-        return _response(api.not_found(_request({})))
+        return _response(api.not_found(_request(request.environ, request.path)))
 
     def method_not_allowed(error: HTTPException) -> Response:
-        return _response(api.wrong_method(_methods_of_path(), _request({})))
+        return _response(api.wrong_method(_methods_of_path(), _request(request.environ, request.path)))
 
-    def refuse_double_slash() -> None:
-        # Werkzeug strips leading slashes before it looks for a route, and merge_slashes has no say in it.
-        if request.environ["PATH_INFO"].startswith("//"):
-            raise NotFound
-
-    app.before_request(refuse_double_slash)
     app.register_error_handler(NotFound, not_found)
     app.register_error_handler(MethodNotAllowed, method_not_allowed)
+    app.wsgi_app = _Direct(app, api)  # type: ignore[method-assign]
     return app
 
 
@@ -65,47 +75,114 @@ class TandemExtension:
 def create_blueprint(tandem: Tandem) -> Blueprint:
     """Every route of Tandem. Whoever registers it calls `tandem.start()`; `TandemExtension` does both."""
     blueprint = Blueprint("tandem", __name__)
+    seats = threading.Semaphore(tandem.settings.max_waiting or sys.maxsize)
     for path, methods in by_path().items():
         blueprint.add_url_rule(
             path.replace("{", "<").replace("}", ">"),
-            endpoint=path.strip("/").replace("/", "_").replace(".", "_").translate({123: None, 125: None}),
-            view_func=_View(tandem.api, methods),
+            endpoint=_endpoint(path),
+            view_func=_View(tandem.api, methods, seats),
             methods=_METHODS,
             provide_automatic_options=False,
         )
     return blueprint
 
 
-class _View:
-    """All methods of one path."""
+class _Direct:
+    """Answers predictions before Flask's own dispatch, unless somebody has put a hook or a listener there.
 
-    def __init__(self, api: Api, methods: Mapping[str, Route]) -> None:
+    Contexts, routing and response objects, which nobody looks at then, take half the time of a short prediction.
+    Paths that begin with two slashes are refused here: Werkzeug would strip them before it looks for a route.
+    """
+
+    def __init__(self, app: Flask, api: Api) -> None:
+        self._app = app
         self._api = api
+        self._others: WSGIApplication = app.wsgi_app
+        views = {path: app.view_functions[f"tandem.{_endpoint(path)}"] for path in by_path()}
+        self._patterns = [
+            (re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(path))), cast(_View, views[path]))
+            for path, methods in by_path().items()
+            if "POST" in methods
+        ]
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        reply = self._reply(environ)
+        if reply is None:
+            return self._others(environ, start_response)
+        headers = [("Content-Type", reply.content_type), ("Content-Length", str(len(reply.body)))]
+        start_response(f"{reply.status} {HTTP_STATUS_CODES[reply.status]}", headers + list(reply.headers.items()))
+        return (reply.body,)
+
+    def _reply(self, environ: WSGIEnvironment) -> HttpReply | None:
+        path: str = environ["PATH_INFO"]
+        if path.startswith("//"):
+            return self._api.not_found(_request(environ, path))
+        # What is not ASCII is for Werkzeug to decode.
+        if environ["REQUEST_METHOD"] != "POST" or not path.isascii() or self._is_watched():
+            return None
+        for pattern, view in self._patterns:
+            if (match := pattern.fullmatch(path)) is not None:
+                return view.answer(environ, path, match.groupdict())
+        return None
+
+    def _is_watched(self) -> bool:
+        app = self._app
+        return bool(
+            app.before_request_funcs
+            or app.after_request_funcs
+            or app.teardown_request_funcs
+            or app.teardown_appcontext_funcs
+            or app.url_value_preprocessors
+            or request_started.receivers
+            or request_finished.receivers
+            or request_tearing_down.receivers
+        )
+
+
+class _View:
+    """All methods of one path. `seats` are the threads that may be held by predictions; the others answer at once."""
+
+    def __init__(self, api: Api, methods: Mapping[str, Route], seats: threading.Semaphore) -> None:
+        self._api = api
+        self._seats = seats
         self.methods_of_path = methods
         self.__name__ = "tandem"
 
     def __call__(self, **path_params: str) -> Response:
-        http = _request(path_params)
+        return _response(self.answer(request.environ, request.path, path_params))
+
+    def answer(self, environ: WSGIEnvironment, path: str, path_params: Mapping[str, str]) -> HttpReply:
+        http = _request(environ, path, path_params)
         try:
-            http.body = _read_body(self._api.max_body_bytes)
+            http.body = _read_body(environ, self._api.max_body_bytes)
         except RequestEntityTooLarge:
-            return _response(self._api.too_large(http))
+            return self._api.too_large(http)
         except Exception:  # every WSGI server has its own for a broken connection or a malformed chunk
-            return _response(self._api.cut_off(http))
+            return self._api.cut_off(http)
+        if http.method != "POST":
+            return self._answer(http)
+        # A seat that short predictions hold is free at once; long ones must not keep the spare threads, too.
+        if not self._seats.acquire(timeout=SEAT_S):
+            return self._api.overloaded(http)
+        try:
+            return self._answer(http)
+        finally:
+            self._seats.release()
+
+    def _answer(self, http: HttpRequest) -> HttpReply:
         reply = self._api.answer(self.methods_of_path, http)
         if isinstance(reply, Future):
             try:
-                reply = reply.result(self._api.timeout_s)
+                return reply.result(http.deadline.at - time.monotonic())
             except TimeoutError:
-                reply = self._api.too_late(http)
-        return _response(reply)
+                return self._api.too_late(http)
+        return reply
 
 
-def _read_body(limit: int) -> bytes:
+def _read_body(environ: WSGIEnvironment, limit: int) -> bytes:
     """The whole body. Raises RequestEntityTooLarge as soon as it is known to be larger than `limit`."""
     # One byte more is read: Werkzeug cuts a chunked body off at its limit, and does not tell.
-    request.max_content_length = limit + 1
-    body = request.get_data(cache=False)
+    body = get_input_stream(environ, max_content_length=limit + 1).read()
     if len(body) > limit:
         raise RequestEntityTooLarge
     return body
@@ -119,17 +196,33 @@ def _methods_of_path() -> Mapping[str, Route]:
     return methods
 
 
-def _request(path_params: Mapping[str, str]) -> HttpRequest:
-    headers = {name.lower(): value for name, value in request.headers.items()}
+def _request(environ: WSGIEnvironment, path: str, path_params: Mapping[str, str] | None = None) -> HttpRequest:
+    headers = {_header_name(key): value for key, value in environ.items() if key.startswith("HTTP_")}
+    for key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        # A header spelt with an underscore, which arrives under HTTP_, never counts as the real one.
+        headers.pop(_header_name(key), None)
+        if value := environ.get(key):
+            headers[_header_name(key)] = value
     return HttpRequest(
-        method=request.method,
-        path=request.path,
-        path_params=path_params,
-        query=parse_query(request.query_string.decode("latin-1")),
+        method=environ["REQUEST_METHOD"],
+        path=path,
+        path_params=path_params or {},
+        query=parse_query(environ.get("QUERY_STRING", "")),
         headers=headers,
         body=b"",
+        may_block=True,
         request_id=request_id(headers.get("x-request-id")),
     )
+
+
+@lru_cache(maxsize=512)
+def _header_name(key: str) -> str:
+    return key.removeprefix("HTTP_").replace("_", "-").lower()
+
+
+def _endpoint(path: str) -> str:
+    """The name of a route in Flask's terms."""
+    return path.strip("/").replace("/", "_").replace(".", "_").translate({123: None, 125: None})
 
 
 def _response(reply: HttpReply) -> Response:

@@ -18,7 +18,9 @@ FASTAPI_APP: Final = "service.entrypoints.fastapi_app:app"
 FLASK_APP: Final = "service.entrypoints.flask_app:app"
 
 # A request waits on its thread while the model computes, so threads bound how many wait at once.
-WSGI_THREADS: Final = 64
+WAITING: Final = 64
+# Some threads never wait for a model, so that health is answered whatever the models do.
+WSGI_THREADS: Final = WAITING + 8
 # What is under way at SIGTERM may finish; orchestrators kill after 30 seconds by default.
 GRACE_S: Final = 25
 
@@ -63,7 +65,7 @@ def run_granian(settings: Settings, binding: Binding) -> NoReturn:
     from granian import Granian
     from granian.constants import Interfaces
 
-    os.environ.update(settings.as_environment())
+    os.environ.update(_with_spare_threads(settings))
     Granian(
         FLASK_APP,
         address=binding.host,
@@ -82,7 +84,7 @@ def run_gunicorn(settings: Settings, binding: Binding, worker_class: WorkerClass
     """Flask under gunicorn, for those who have it."""
     from gunicorn.app.base import BaseApplication
 
-    os.environ.update(settings.as_environment())
+    os.environ.update(_with_spare_threads(settings) if worker_class == "gthread" else settings.as_environment())
     options: dict[str, Any] = {
         "bind": f"{binding.host}:{binding.port}",
         "workers": binding.workers,
@@ -106,6 +108,10 @@ def run_gunicorn(settings: Settings, binding: Binding, worker_class: WorkerClass
 
     Application().run()
     sys.exit(0)
+
+
+def _with_spare_threads(settings: Settings) -> dict[str, str]:
+    return {**settings.as_environment(), "TANDEM_MAX_WAITING": str(settings.max_waiting or WAITING)}
 
 
 def _exit_cleanly(signum: int, frame: FrameType | None) -> NoReturn:

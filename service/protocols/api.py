@@ -6,21 +6,34 @@ bytes. All that decides what is written happens here, once for both frameworks.
 
 from __future__ import annotations
 
+import os
 import re
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Final
 
 from service.core.contracts import Server
-from service.core.errors import DeadlinePassed, MethodNotAllowed, RequestTooLarge, UnknownRoute, UnreadableRequest
+from service.core.deadline import Deadline
+from service.core.errors import (
+    DeadlinePassed,
+    MethodNotAllowed,
+    Overloaded,
+    RequestTooLarge,
+    UnknownRoute,
+    UnreadableRequest,
+    shorten,
+)
 from service.core.futures import settle
 from service.protocols.http import HttpReply, HttpRequest, Route
 from service.protocols.status import problem_reply
 
 # What a caller may choose as its request id: safe in a header and in a log line.
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:@=+/-]{1,128}", re.ASCII)
+
+TIMEOUT_HEADER: Final = "x-request-timeout-ms"
+# What the log says of a request whose caller did not wait for the answer (nginx's number for it).
+CLIENT_GONE: Final = 499
 
 # Called once per request: the request, the reply, what it took, and the error behind it if any.
 Record = Callable[[HttpRequest, HttpReply, float, BaseException | None], None]
@@ -31,7 +44,7 @@ class Api:
 
     Args:
         max_body_bytes: larger bodies are refused; entry points stop reading there.
-        timeout_s: how long an entry point waits for a future before it calls `too_late`.
+        timeout_s: how long an entry point waits for a future at most, before it calls `too_late`.
         record: writes the access log.
     """
 
@@ -45,6 +58,7 @@ class Api:
         """The reply, or a future of it. Neither raises; the future holds a reply whatever happened."""
         started = time.perf_counter()
         try:
+            http.deadline = self._deadline(http.headers.get(TIMEOUT_HEADER))
             # A HEAD is a GET whose body the web server leaves out.
             route = methods.get("GET" if http.method == "HEAD" else http.method)
             if route is None:
@@ -60,7 +74,7 @@ class Api:
             written = done.result() if error is None else problem_reply(error, http.request_id)
             return self._finish(http, written, started, error)
 
-        return settle(reply, finish)
+        return finish(reply) if reply.done() else settle(reply, finish)
 
     def not_found(self, http: HttpRequest) -> HttpReply:
         return self._refuse(http, UnknownRoute())
@@ -75,7 +89,25 @@ class Api:
         return self._refuse(http, UnreadableRequest("the body broke off before its end"))
 
     def too_late(self, http: HttpRequest) -> HttpReply:
-        return self._refuse(http, DeadlinePassed(self.timeout_s))
+        """For a future that was not done by `http.deadline`; what is not computed yet never will be."""
+        http.deadline.cancel()
+        return self._refuse(http, DeadlinePassed(http.deadline.seconds))
+
+    def overloaded(self, http: HttpRequest) -> HttpReply:
+        return self._refuse(http, Overloaded("every thread that may wait for predictions does"))
+
+    def gone(self, http: HttpRequest) -> None:
+        """The caller hung up: what is not computed yet never will be."""
+        http.deadline.cancel()
+        self._finish(http, HttpReply(CLIENT_GONE, b""), time.perf_counter(), None)
+
+    def _deadline(self, asked_ms: str | None) -> Deadline:
+        """By when to answer. A caller may ask for less than the service allows, not for more."""
+        if asked_ms is None:
+            return Deadline.after(self.timeout_s)
+        if not (asked_ms.isascii() and asked_ms.isdigit() and len(asked_ms) <= 9 and int(asked_ms) > 0):
+            raise UnreadableRequest(f"{TIMEOUT_HEADER}: expected whole milliseconds from 1, got {shorten(asked_ms)}")
+        return Deadline.after(min(int(asked_ms) / 1000, self.timeout_s))
 
     def _refuse(self, http: HttpRequest, error: Exception) -> HttpReply:
         return self._finish(http, problem_reply(error, http.request_id), time.perf_counter(), error)
@@ -96,4 +128,4 @@ def allowed_methods(methods: Mapping[str, Route]) -> list[str]:
 
 def request_id(given: str | None) -> str:
     """The caller's own id where it is fit for a log line, else a fresh one."""
-    return given if given is not None and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if given is not None and _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()

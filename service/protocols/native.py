@@ -12,6 +12,7 @@ can be sent in the two forms for many rows, not in a flat record.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any, Final
@@ -24,6 +25,7 @@ from service.core.plain import NonFinite, plain, plain_label
 from service.core.signature import INTS, Container, Signature
 from service.core.table import Frame, Matrix, Table, Values, column_arrays
 from service.protocols.json_body import read_json
+from service.protocols.number_rows import read_number_rows
 from service.protocols.values import ABSENT, Problems, decode_column, decode_numbers
 
 WORDS: Final = ("instances", "columns", "outputs")
@@ -50,7 +52,16 @@ class Exchange:
             UnreadableRequest: not JSON.
             InvalidRequest, InvalidRows: JSON, but wrong for this model.
         """
+        if (found := read_number_rows(self._body, signature)) is not None:
+            values, wanted = found
+            return InferRequest(Matrix(values), self._outputs(wanted, signature))
         return read_json(self._body, lambda content, exact: self._build(content, signature, exact))
+
+    def _outputs(self, wanted: Any, signature: Signature) -> tuple[str, ...]:
+        """What the body asks for, else the query; both are looked at."""
+        in_query = None if self._query_outputs is None else self._query_outputs.split(",")
+        outputs = choose_outputs(in_query, signature)
+        return outputs if wanted is None else choose_outputs(wanted, signature)
 
     def _build(self, content: Any, signature: Signature, exact: bool) -> InferRequest:
         if not isinstance(content, dict):
@@ -58,10 +69,7 @@ class Exchange:
                 f"the body is {shorten(content)}; expected one record like {{column: value}}, "
                 'or an object with "instances" or "columns"'
             )
-        in_query = None if self._query_outputs is None else self._query_outputs.split(",")
-        outputs = choose_outputs(in_query, signature)  # looked at also where the body comes first
-        if content.get("outputs") is not None:
-            outputs = choose_outputs(content["outputs"], signature)
+        outputs = self._outputs(content.get("outputs"), signature)
         forms = [word for word in ("instances", "columns") if word in content]
         self._one = not forms
         if self._one:
@@ -144,17 +152,16 @@ def decode_rows(rows: list[list[Any]], signature: Signature, *, exact: bool = Fa
             if len(row) != width:
                 problems.add(index, None, f"{width} values", str(len(row)))
         problems.raise_if_any()
-    dtype = signature.matrix_dtype
-    if dtype is not None:
-        flat = list(chain.from_iterable(rows))
-        values = decode_numbers(flat, dtype, nullable=signature.takes_nulls, max_abs=signature.max_abs)
-        if values is not None:
-            return Matrix(values.reshape(len(rows), width))
-    return _assemble(zip(*rows, strict=True), signature, exact)
+    return _matrix(rows, signature) or _assemble(zip(*rows, strict=True), signature, exact)
 
 
 def decode_records(records: list[dict[str, Any]], signature: Signature, *, exact: bool = False) -> Table:
     """`records` hold a value per column name; where a column may be missing, so may its key."""
+    width = len(signature.columns)
+    if signature.matrix_dtype is not None and all(len(record) == width for record in records):
+        with contextlib.suppress(KeyError):
+            if (matrix := _matrix([signature.in_order(record) for record in records], signature)) is not None:
+                return matrix
     known = frozenset(signature.names)
     problems = Problems()
     if not all(record.keys() <= known for record in records):
@@ -185,6 +192,16 @@ def decode_columns(columns: Any, signature: Signature, *, exact: bool = False) -
     problems.raise_if_any()
     absent = [ABSENT] * rows
     return _assemble((columns.get(name, absent) for name in signature.names), signature, exact)
+
+
+def _matrix(rows: Sequence[Sequence[Any]], signature: Signature) -> Matrix | None:
+    """The short way for rows of numbers; None where something is to be said of a value, column by column."""
+    dtype = signature.matrix_dtype
+    if dtype is None:
+        return None
+    flat = list(chain.from_iterable(rows))
+    values = decode_numbers(flat, dtype, nullable=signature.takes_nulls, max_abs=signature.max_abs)
+    return None if values is None else Matrix(values.reshape(len(rows), len(signature.columns)))
 
 
 def known_columns(signature: Signature) -> str:

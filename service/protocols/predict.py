@@ -17,7 +17,7 @@ def predict(server: Server, http: HttpRequest) -> Future[HttpReply]:
     """Decode, compute, and encode when the answer is there. Who waits, and how, is the entry point's business."""
     require_json(http)
     exchange = Exchange(http.body, http.query.get("outputs"))
-    answer = server.infer(target_of(http), exchange.read)
+    answer = server.infer(target_of(http), exchange.read, http.deadline, may_block=http.may_block)
     return then(answer, lambda reply: json_reply(exchange.write(reply)))
 
 
@@ -36,6 +36,8 @@ def require_json(http: HttpRequest) -> None:
     Raises:
         UnsupportedMediaType: another type, another charset, or a coded body.
     """
+    if http.headers.get("content-type") == "application/json" and "content-encoding" not in http.headers:
+        return
     coding = http.headers.get("content-encoding", "identity").strip().lower()
     if coding not in ("", "identity"):
         raise UnsupportedMediaType(f"the body is {coding!r} coded; only uncoded bodies are read")

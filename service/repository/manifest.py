@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Collection
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -33,6 +34,33 @@ class FileEntry(BaseModel):
     bytes: int
 
 
+class EngineEntry(BaseModel):
+    """A compiled engine that was proven, and for which outputs.
+
+    `agreement` holds, per output, the largest relative difference from the estimator's own answers
+    on the golden rows: 0 is bit for bit. Labels are equal, else the output is not listed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+    runtime: str = Field(description="the module of service/runtimes that opens it")
+    files: tuple[str, ...]
+    agreement: dict[str, float]
+    exact: tuple[str, ...] = Field((), description="outputs within 1e-12, computed without narrowing any number")
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class DroppedEngine(BaseModel):
+    """An engine, or one output of it, that was not kept; `output` is None where it is about all."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+    output: str | None = None
+    reason: str
+
+
 class Manifest(BaseModel):
     """Fields that a newer exporter added are ignored, so that old services read new folders."""
 
@@ -49,6 +77,8 @@ class Manifest(BaseModel):
     libraries: dict[str, str]
     python: str
     scores: dict[str, Any] = Field(default_factory=dict, description="of the fit, where they were measured")
+    engines: tuple[EngineEntry, ...] = Field((), description="compiled at export and proven there, best first")
+    dropped: tuple[DroppedEngine, ...] = ()
     trust: list[str] = Field(default_factory=list, description="names outside the allow-list, for the operator")
 
 
@@ -95,25 +125,42 @@ def read_manifest(folder: Path, name: str, number: int) -> Manifest:
     return manifest
 
 
-def read_files(folder: Path, manifest: Manifest) -> dict[str, bytes]:
-    """Every file of the version, read once: the bytes that were hashed are the bytes that are used.
+def check_files(folder: Path, manifest: Manifest, keep: Collection[str]) -> dict[str, bytes]:
+    """The files of `keep`, read once: the bytes that were hashed are the bytes that are used.
+
+    The others are hashed a piece at a time, and not kept.
 
     Raises:
         DigestMismatch: a file is missing, or is not the one that was exported.
     """
-    contents = {}
-    for name, entry in manifest.files.items():
-        where = f"{manifest.name}/{manifest.version}/{name}"
-        if Path(name).name != name:
-            raise DigestMismatch(f"{where}: a file's name has no folder in it")
-        try:
-            content = (folder / name).read_bytes()
-        except OSError as error:
-            raise DigestMismatch(f"{where} cannot be read: {error.strerror}") from error
-        if file_entry(content) != entry:
-            raise DigestMismatch(f"{where} is not the file that was exported: its sha256 differs")
-        contents[name] = content
-    return contents
+    return {
+        name: content for name in manifest.files if (content := _read(folder, manifest, name, name in keep)) is not None
+    }
+
+
+def read_file(folder: Path, manifest: Manifest, name: str) -> bytes:
+    """One file of the version. Raises DigestMismatch where it is not the one that was exported."""
+    content = _read(folder, manifest, name, keep=True)
+    assert content is not None
+    return content
+
+
+def _read(folder: Path, manifest: Manifest, name: str, keep: bool) -> bytes | None:
+    where = f"{manifest.name}/{manifest.version}/{name}"
+    if name not in manifest.files:
+        raise DigestMismatch(f"{where} is not listed in the manifest")
+    if Path(name).name != name:
+        raise DigestMismatch(f"{where}: a file's name has no folder in it")
+    try:
+        with (folder / name).open("rb") as file:
+            content = file.read() if keep else None
+            sha256 = digest(content) if content is not None else hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.tell()
+    except OSError as error:
+        raise DigestMismatch(f"{where} cannot be read: {error.strerror}") from error
+    if FileEntry(sha256=sha256, bytes=size) != manifest.files[name]:
+        raise DigestMismatch(f"{where} is not the file that was exported: its sha256 differs")
+    return content
 
 
 def digest(content: bytes) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
+from service.core.deadline import NEVER, Deadline
 from service.core.messages import InferRequest
 from service.core.table import Values
 from service.repository.manifest import Manifest
@@ -31,13 +32,27 @@ MOVES: Final = {
 }
 
 
+class Submit(Protocol):
+    def __call__(
+        self, request: InferRequest, deadline: Deadline = NEVER, *, may_block: bool = False
+    ) -> Future[dict[str, Values]]:
+        """See `scheduling.lane`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A version in memory, checked and able to answer. `example` is one record of its golden rows."""
+    """A version in memory, checked and able to answer.
+
+    `example` is one record of its golden rows; `about` tells which engines may answer, and what they cost;
+    `close` lets go of what other processes hold for it.
+    """
 
     manifest: Manifest
-    submit: Callable[[InferRequest], Future[dict[str, Values]]]
+    submit: Submit
     example: dict[str, Any]
+    about: Callable[[], dict[str, Any]] = dict
+    close: Callable[[], None] = lambda: None
 
 
 class Version:
@@ -54,7 +69,8 @@ class Version:
         if state not in MOVES[self.state]:
             raise AssertionError(f"{self.found.name}/{self.found.version}: {self.state} to {state}")
         self.state = state
-        if state is State.GONE:
+        if state is State.GONE and self.loaded is not None:
+            self.loaded.close()
             self.loaded = None  # the memory goes with the last reference
 
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import socket
 from pathlib import Path
 
+import click
 import joblib
 import pytest
 from click.testing import CliRunner, Result
@@ -13,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from service import cli
-from service.cli import tandem
+from service.cli import model_rules, tandem
 from service.entrypoints.servers import Binding
 from service.settings import Settings
 
@@ -44,7 +46,8 @@ def _one_line(result: Result) -> str:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        pytest.param(["--device", "gpu"], "device: there is no GPU engine in this version of Tandem", id="gpu"),
+        pytest.param(["--set", "churn=onnx"], "--set: expected MODEL.RULE=VALUE, got 'churn=onnx'", id="rule"),
+        pytest.param(["--set", "churn.color=red"], "per_model.churn.color: Extra inputs", id="unknown rule"),
         pytest.param(["--threads", "0"], "threads: Input should be greater than or equal to 1", id="threads"),
         pytest.param(["--trust", "*"], "trust: cannot trust '*'", id="trust"),
         pytest.param(
@@ -163,7 +166,7 @@ def test_serve_starts_the_server_that_was_chosen(
     ((name, settings, bound),) = started
     assert name == server
     assert bound == Binding("127.0.0.1", binding.port, 3)
-    assert settings == Settings(models=models, threads=5, trust=("mine.A", "mine.B"), log_level="error")
+    assert settings == Settings(models=models, threads=5, workers=3, trust=("mine.A", "mine.B"), log_level="error")
 
 
 def test_options_that_are_not_given_come_from_variables(
@@ -179,6 +182,35 @@ def test_options_that_are_not_given_come_from_variables(
 
     assert result.exit_code == 0, result.output
     assert started == [Settings(models=models, allow_version_mismatch=True, trust=("mine.A",))]
+
+
+# Inspection
+
+
+def test_inspect_shows_the_engines_as_text_or_json(models: Path) -> None:
+    text = _tandem("inspect", "iris", "--models", str(models))
+    about = json.loads(_tandem("inspect", "iris", "2", "--models", str(models), "--json").output)
+
+    assert text.output.startswith("iris ")
+    assert "estimator" in text.output
+    assert about["rules"] == {"fidelity": "close", "pickle": "lazy"}
+    assert {"estimator"} <= {row["name"] for row in about["engines"]}
+
+
+def test_inspect_says_in_one_line_what_is_wrong(models: Path) -> None:
+    assert "there is no model 'wine'" in _one_line(_tandem("inspect", "wine", "--models", str(models)))
+
+
+@pytest.mark.parametrize("given", ["engine=onnx", "churn.engine", ".engine=onnx", "churn.engine="])
+def test_rule_of_another_form_is_refused(given: str) -> None:
+    with pytest.raises(click.UsageError, match=r"expected MODEL\.RULE=VALUE"):
+        model_rules([given])
+
+
+def test_rules_of_a_model_are_collected() -> None:
+    given = ["a.b.engine=onnx", "a.b.fidelity=exact", "c.pickle=never"]
+
+    assert model_rules(given) == {"a.b": {"engine": "onnx", "fidelity": "exact"}, "c": {"pickle": "never"}}
 
 
 # Promotion

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from service.core.deadline import NEVER, Deadline
 from service.core.errors import InvalidRequest, ModelFailed, UnknownModel
 from service.core.messages import InferRequest, Target
 from service.core.signature import Column, Container, Output, Signature
@@ -52,7 +53,9 @@ class Service:
         )  # fmt: skip
         return Loaded(manifest, self._submit, {"x0": 1.5})
 
-    def _submit(self, request: InferRequest) -> Future[dict[str, Values]]:
+    def _submit(
+        self, request: InferRequest, deadline: Deadline = NEVER, *, may_block: bool = False
+    ) -> Future[dict[str, Values]]:
         self.answers.append(Future())
         return self.answers[-1]
 

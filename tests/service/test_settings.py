@@ -22,7 +22,7 @@ def test_defaults_suit_a_laptop_and_trust_nobody() -> None:
     settings = Settings()
 
     assert settings.models == Path("models")
-    assert settings.threads == os.cpu_count()
+    assert settings.thread_budget == os.cpu_count()
     assert settings.trust == ()
     assert not settings.allow_version_mismatch
 
@@ -35,7 +35,9 @@ def test_defaults_suit_a_laptop_and_trust_nobody() -> None:
         ("threads", 0), ("threads", 1.5), ("threads", 1025),
         ("max_body_bytes", 1023), ("max_body_bytes", 2**31 + 1),
         ("timeout_s", 0), ("timeout_s", float("inf")), ("timeout_s", float("nan")),
-        ("device", "tpu"), ("device", "gpu"), ("log_format", "xml"), ("log_level", "loud"),
+        ("workers", 0), ("batch_rows", 0), ("queue_rows", 0), ("queue_bytes", 1023), ("max_waiting", 0),
+        ("fidelity", "roughly"), ("pickle", "sometimes"), ("per_model", {"churn": 3}),
+        ("device", "tpu"), ("log_format", "xml"), ("log_level", "loud"),
         ("allow_version_mismatch", "perhaps"), ("models", 3), ("trust", 3),
         ("trust", "*"), ("trust", "mine.*.Step"), ("trust", ["mine*"]), ("no_such_setting", 1),
     ],
@@ -45,11 +47,6 @@ def test_bad_value_is_refused_under_the_name_of_its_setting(name: str, value: An
         Settings(**{name: value})
 
     assert [error["loc"][0] for error in caught.value.errors()] == [name]
-
-
-def test_gpu_is_refused_with_what_to_use_instead() -> None:
-    with pytest.raises(ValidationError, match="no GPU engine in this version of Tandem; use auto or cpu"):
-        Settings(device="gpu")
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_train_prints_the_columns_it_did_not_use(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         pytest.param(["absent.csv"], "there is no file 'absent.csv'", id="absent file"),
-        pytest.param(["iris", "--device", "gpu"], "training on a GPU is not in this version", id="gpu"),
+        pytest.param(["iris", "--device", "gpu"], "--device gpu needs", id="gpu"),
         pytest.param(["iris", "--estimator", "magic"], "there is no estimator 'magic'", id="unknown estimator"),
         pytest.param(["iris", "--set", "depth"], "not of the form NAME=VALUE", id="parameter without value"),
     ],

@@ -32,13 +32,15 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEnc
 from sklearn.tree import DecisionTreeClassifier
 
 from service.core.errors import EstimatorUnusable, NameInvalid, VersionExists
+from service.core.rules import ModelRules
 from service.core.signature import Container
-from service.loader import Loader
+from service.loading.loader import Loader
 from service.protocols.native import Exchange, write_outputs
 from service.repository.manifest import GOLDEN, MANIFEST, MODEL
 from service.repository.sources import Folder
 from service.runtimes.describe import FLOAT32_MAX, Described
 from training.export import ExportedModel, export
+from training.prove import Proven
 
 _X = np.random.RandomState(0).uniform(0.1, 2.0, size=(40, 4))
 _Y = np.arange(40) % 3
@@ -54,7 +56,8 @@ def _columns_to(estimator: Any) -> Any:
 def _load(exported: ExportedModel) -> Any:
     """The version as a service has it."""
     found = Folder(exported.path.parents[1]).scan().versions[exported.name][exported.version]
-    return Loader(trust=exported.manifest.trust)(found)
+    rules = ModelRules(fidelity="close", pickle="always", engine="estimator")
+    return Loader(trust=exported.manifest.trust, rules=lambda _: rules)(found)
 
 
 def _is_empty(repository: Path) -> bool:
@@ -131,6 +134,17 @@ def test_boosters_are_exported_with_nothing_to_trust(tmp_path: Path, kind: str) 
     assert exported.signature.output_names[0] == "predict"
     assert all(column.nullable for column in exported.signature.columns)
     assert exported.manifest.libraries[package]
+    _load(exported)
+
+
+def test_forest_on_all_cores_is_exported_and_keeps_its_cores(tmp_path: Path) -> None:
+    # On several threads a forest adds up its trees in any order, so that it hardly repeats itself.
+    forest = RandomForestRegressor(60, n_jobs=4, random_state=0).fit(_X, _AMOUNTS + 0.1)
+
+    exported = export(forest, _X, name="it", repository=tmp_path)
+
+    assert "predict" in exported.signature.output_names
+    assert forest.n_jobs == 4
     _load(exported)
 
 
@@ -465,17 +479,18 @@ def test_scores_and_further_files_are_kept(tmp_path: Path) -> None:
 
     assert exported.manifest.scores == {"r2": 0.5, "score_on_sample": _FITTED.score(_X, _AMOUNTS)}
     assert (exported.path / "card.html").read_bytes() == b"<p>"
-    assert sorted(exported.manifest.files) == sorted(["card.html", GOLDEN, MODEL])
+    assert sorted(exported.manifest.files) == sorted(["card.html", GOLDEN, MODEL, "onnx.onnx"])
     _load(exported)
 
 
 def test_further_files_can_be_made_from_the_description(tmp_path: Path) -> None:
-    def make(described: Described) -> dict[str, bytes]:
-        return {"columns.txt": ",".join(described.signature.names).encode()}
+    def make(described: Described, proven: Proven) -> dict[str, bytes]:
+        return {"columns.txt": ",".join(described.signature.names).encode(), "engines.txt": b"%d" % len(proven.engines)}
 
     exported = export(_FITTED, _X, name="it", repository=tmp_path, files=make)
 
     assert (exported.path / "columns.txt").read_bytes() == b"x0,x1,x2,x3"
+    assert (exported.path / "engines.txt").read_bytes() == b"%d" % len(exported.manifest.engines)
 
 
 def test_rows_that_no_json_can_carry_are_not_recorded(tmp_path: Path) -> None:

@@ -147,6 +147,18 @@ def test_every_friendly_estimator_learns_from_mixed_columns_with_holes(name: str
     assert answers.dtype.kind == y.dtype.kind
 
 
+def test_a_forest_takes_missing_numbers_beside_many_categories() -> None:
+    # So many that scikit-learn would make the rows sparse, in which forests refuse missing values.
+    random = np.random.RandomState(0)
+    X = pd.DataFrame({"a": random.normal(size=200), "b": random.choice([f"v{i}" for i in range(40)], 200)})
+    X.loc[::3, "a"] = np.nan
+    y = random.randint(0, 2, 200)
+
+    model = build_pipeline(sort_columns(X), RandomForestClassifier(3), y).fit(X, y)
+
+    assert model.predict(X).shape == (200,)
+
+
 def test_a_category_never_seen_is_answered() -> None:
     X = mixed_table()
     pipeline = build_pipeline(sort_columns(X), Ridge(), LABELS).fit(X, np.arange(ROWS))

@@ -14,7 +14,7 @@ import pytest
 
 from service.core.errors import VersionExists
 from service.core.signature import Column, Container, Output, Signature
-from service.repository.manifest import MANIFEST, FileEntry, Manifest, read_files, read_manifest
+from service.repository.manifest import MANIFEST, FileEntry, Manifest, check_files, read_manifest
 from service.repository.sources import Folder
 from training import publish as module
 from training.publish import STAGING, STALE_S, next_version, publish
@@ -41,7 +41,7 @@ def _publish(repository: Path, version: int | None = None, files: Mapping[str, b
 
 def _is_whole(repository: Path, number: int) -> bool:
     folder = repository / "iris" / str(number)
-    return read_files(folder, read_manifest(folder, "iris", number)) == _FILES
+    return check_files(folder, read_manifest(folder, "iris", number), set(_FILES)) == _FILES
 
 
 def _visible(repository: Path) -> list[int]:

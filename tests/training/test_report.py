@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 
+from service.repository.manifest import DroppedEngine, EngineEntry
 from service.runtimes.describe import Described, describe
 from training.data import Task
+from training.prove import Proven
 from training.report import Facts, HeldOut, ask, card, draw, example, score
 
 ROWS = 60
@@ -124,26 +126,42 @@ def test_the_card_is_one_well_formed_page_with_every_name_escaped() -> None:
         dropped={"<i>": "a & b"},
         notes=("<script>alert(1)</script>",),
     )
+    engine = EngineEntry(name="onnx", runtime="onnx", files=("model.onnx",), agreement={"predict": 2e-9})
+    dropped = DroppedEngine(name="treelite", output="predict", reason="<em>it</em> disagrees")
+    proven = Proven((engine,), {}, (dropped,))
 
-    page = card(facts, described())
+    page = card(facts, described(), proven)
 
     parser = read(page)
     assert parser.open == []
     assert b"<script>" not in page
     assert parser.images == ["roc.png"]
-    for shown in ("<b>bold</b>", "0.9371", "12,346", "<script>", "a & b", "no, yes", "predict_proba", "scikit-learn"):
+    for shown in (
+        "<b>bold</b>",
+        "0.9371",
+        "12,346",
+        "<script>",
+        "a & b",
+        "no, yes",
+        "predict_proba",
+        "scikit-learn",
+        "2e-09",
+        "<em>it</em> disagrees",
+    ):
         assert shown in parser.text
+    assert "2e-09" in parser.text
+    assert "<em>it</em> disagrees" in parser.text
 
 
 def test_the_card_of_a_model_that_was_not_scored_has_neither_scores_nor_pictures() -> None:
-    text = read(card(Facts("churn", "Ridge", "Read from a file."), described())).text
+    text = read(card(Facts("churn", "Ridge", "Read from a file."), described(), Proven())).text
 
     assert "Scores" not in text
     assert "Pictures" not in text
 
 
 def test_the_call_on_the_card_survives_the_shell() -> None:
-    parser = read(card(Facts("churn", "Ridge", ""), described()))
+    parser = read(card(Facts("churn", "Ridge", ""), described(), Proven()))
 
     command = re.search(r"curl.*?}'", parser.text, re.DOTALL)
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from service.core.errors import NameInvalid, TandemError, VersionExists
-from service.loader import Loader
+from service.loading.loader import Loader
 from service.repository.sources import Folder
 from training.data import DataUnusable
 from training.train import TrainingFailed, train

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from service.core.deadline import NEVER, Deadline
 from service.core.messages import InferReply, InferRequest, ModelSummary, Target
 from service.core.signature import Signature
 from service.protocols.api import Api
 from service.protocols.http import HttpReply, HttpRequest
+from service.settings import Settings
 
 
 class SlowServer:
@@ -17,9 +20,20 @@ class SlowServer:
 
     def __init__(self) -> None:
         self.answers: list[Future[InferReply]] = []
+        self.deadlines: list[Deadline] = []
+        self.asked = threading.Event()
 
-    def infer(self, target: Target, read: Callable[[Signature], InferRequest]) -> Future[InferReply]:
+    def infer(
+        self,
+        target: Target,
+        read: Callable[[Signature], InferRequest],
+        deadline: Deadline = NEVER,
+        *,
+        may_block: bool = False,
+    ) -> Future[InferReply]:
+        self.deadlines.append(deadline)
         self.answers.append(Future())
+        self.asked.set()
         return self.answers[-1]
 
     def models(self) -> list[ModelSummary]:
@@ -41,6 +55,7 @@ class SlowTandem:
     """As much of `assembly.Tandem` as an entry point needs. `recorded` is the access log: request id and status."""
 
     def __init__(self, *, timeout_s: float) -> None:
+        self.settings = Settings()
         self.server = SlowServer()
         self.recorded: list[tuple[str, int]] = []
         self.api = Api(self.server, max_body_bytes=1024, timeout_s=timeout_s, record=self._record)

@@ -110,6 +110,31 @@ async def test_a_request_past_its_deadline_gets_504_and_the_others_are_answered(
     assert (late.status_code, alive.status_code) == (504, 200)
     assert late.json()["detail"] == "no answer within 0.05 seconds"
     assert [status for name, status in tandem.recorded if name == "late"] == [504]
+    assert tandem.server.deadlines[0].is_cancelled
+
+
+@pytest.mark.anyio
+async def test_caller_that_hangs_up_takes_its_work_along() -> None:
+    tandem: Any = SlowTandem(timeout_s=60)
+    app = FastAPI()
+    app.include_router(create_router(tandem=tandem))
+    messages = [{"type": "http.request", "body": b"{}", "more_body": False}, {"type": "http.disconnect"}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json"), (b"x-request-id", b"gone")]
+    scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": headers}
+    await app(scope, receive, send)
+    tandem.answer_at_last()
+
+    assert sent == []
+    assert tandem.server.deadlines[0].is_cancelled
+    assert tandem.recorded == [("gone", 499)]
 
 
 @pytest.mark.anyio

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,6 +84,26 @@ def test_a_request_past_its_deadline_gets_504_and_the_others_are_answered() -> N
     assert (late.status_code, alive.status_code) == (504, 200)
     assert late.json is not None and late.json["detail"] == "no answer within 0.05 seconds"
     assert [status for name, status in tandem.recorded if name == "late"] == [504]
+
+
+def test_threads_that_may_wait_for_models_are_counted() -> None:
+    tandem: Any = SlowTandem(timeout_s=60)
+    tandem.settings = Settings(max_waiting=1)
+    app = Flask("busy")
+    app.register_blueprint(create_blueprint(tandem))
+    waiting = threading.Thread(target=lambda: app.test_client().post("/predict", json={}))
+    waiting.start()
+    tandem.server.asked.wait(60)
+
+    refused = app.test_client().post("/predict", json={})
+    alive = app.test_client().get("/health/live")
+    tandem.answer_at_last()
+    waiting.join(60)
+    again = app.test_client().post("/predict", json={}, headers={"x-request-timeout-ms": "1"})
+
+    assert (refused.status_code, refused.headers["retry-after"], alive.status_code) == (503, "1", 200)
+    assert refused.get_json()["detail"] == "every thread that may wait for predictions does"
+    assert again.status_code == 504  # there is a seat again
 
 
 @pytest.mark.parametrize(("size", "status"), [(1024, 405), (1025, 413)])

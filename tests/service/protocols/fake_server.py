@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 
 from service.core.contracts import Served
+from service.core.deadline import NEVER, Deadline
 from service.core.errors import UnknownModel
 from service.core.messages import InferReply, InferRequest, ModelSummary, Target
 from service.core.signature import Column, Container, Output, Signature
@@ -57,10 +58,19 @@ class FakeServer:
         self.ready = is_ready
         self.targets: list[Target] = []
         self.requests: list[InferRequest] = []
+        self.deadline = NEVER
         self.pending: Future[InferReply] = Future()
 
-    def infer(self, target: Target, read: Callable[[Signature], InferRequest]) -> Future[InferReply]:
+    def infer(
+        self,
+        target: Target,
+        read: Callable[[Signature], InferRequest],
+        deadline: Deadline = NEVER,
+        *,
+        may_block: bool = False,
+    ) -> Future[InferReply]:
         self.targets.append(target)
+        self.deadline = deadline
         self.requests.append(read(self.signature))
         if not self.waits:
             self.finish()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from concurrent.futures import Future
 from typing import Any
 
@@ -124,10 +125,9 @@ def test_unexpected_exception_of_a_handler_says_nothing_but_is_logged() -> None:
 def test_failure_of_the_engine_is_a_reply_and_says_nothing(error: BaseException) -> None:
     log = Log()
 
-    answered = api_over(FakeServer(error=error), log).answer(PATHS["/predict"], post(EXAMPLE))
+    reply = api_over(FakeServer(error=error), log).answer(PATHS["/predict"], post(EXAMPLE))
 
-    assert isinstance(answered, Future)
-    reply = answered.result(timeout=0)
+    assert isinstance(reply, HttpReply)
     assert (reply.status, content_of(reply)["request_id"]) == (500, "req-1")
     assert b"secret" not in reply.body
     assert log.lines[0][2] is error
@@ -161,6 +161,51 @@ def test_what_an_entry_point_refuses_is_a_problem_and_is_logged(refuse: Any, sta
     assert (reply.status, reply.content_type) == (status, "application/problem+json")
     assert reply.headers["x-request-id"] == "req-1"
     assert [type(error) for _, _, error in log.lines] == [kind]
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [
+        pytest.param(None, 2.0, id="nothing"),
+        pytest.param("150", 0.15, id="less"),
+        pytest.param("60000", 2.0, id="more than the service allows"),
+    ],
+)
+def test_caller_may_ask_for_an_answer_sooner(asked: str | None, seconds: float) -> None:
+    server = FakeServer(waits=True)
+    headers = {"content-type": "application/json", **({"x-request-timeout-ms": asked} if asked else {})}
+    http = post(EXAMPLE, headers=headers)
+    before = time.monotonic()
+
+    api_over(server).answer(PATHS["/predict"], http)
+
+    assert http.deadline.seconds == seconds
+    assert before + seconds <= http.deadline.at <= time.monotonic() + seconds
+    assert server.deadline is http.deadline
+
+
+@pytest.mark.parametrize("asked", ["0", "-5", "1.5", "soon", "", "1e3", "9" * 10, "１"])
+def test_time_that_is_no_number_of_milliseconds_is_refused(asked: str) -> None:
+    http = post(EXAMPLE, headers={"content-type": "application/json", "x-request-timeout-ms": asked})
+
+    reply = api_over(FakeServer()).answer(PATHS["/predict"], http)
+
+    assert isinstance(reply, HttpReply)
+    assert reply.status == 400
+    assert "whole milliseconds" in content_of(reply)["detail"]
+
+
+def test_what_nobody_waits_for_any_more_is_cancelled() -> None:
+    api = api_over(FakeServer(waits=True))
+    late, gone = post(EXAMPLE), post(EXAMPLE)
+    for http in (late, gone):
+        api.answer(PATHS["/predict"], http)
+
+    api.too_late(late)
+    api.gone(gone)
+
+    assert late.deadline.is_cancelled
+    assert gone.deadline.is_cancelled
 
 
 def test_every_request_is_logged_once() -> None:

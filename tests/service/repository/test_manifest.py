@@ -16,11 +16,12 @@ from service.repository.manifest import (
     MODEL,
     FileEntry,
     Manifest,
+    check_files,
     check_libraries,
     digest,
     installed_libraries,
     python_version,
-    read_files,
+    read_file,
     read_manifest,
 )
 
@@ -100,9 +101,11 @@ def test_files_are_read_when_their_digests_agree(tmp_path: Path) -> None:
     (tmp_path / MODEL).write_bytes(b"model")
     manifest = _manifest(files={MODEL: FileEntry(sha256=digest(b"model"), bytes=5)})
 
-    assert read_files(tmp_path, manifest) == {MODEL: b"model"}
+    assert check_files(tmp_path, manifest, {MODEL}) == {MODEL: b"model"}
+    assert read_file(tmp_path, manifest, MODEL) == b"model"
 
 
+@pytest.mark.parametrize("keep", [{MODEL}, set[str]()], ids=["kept", "only hashed"])
 @pytest.mark.parametrize(
     ("content", "told"),
     [
@@ -111,13 +114,15 @@ def test_files_are_read_when_their_digests_agree(tmp_path: Path) -> None:
         pytest.param(None, "cannot be read: No such file", id="missing"),
     ],
 )
-def test_file_that_is_not_the_exported_one_is_refused(tmp_path: Path, content: bytes | None, told: str) -> None:
+def test_file_that_is_not_the_exported_one_is_refused(
+    tmp_path: Path, content: bytes | None, told: str, keep: set[str]
+) -> None:
     if content is not None:
         (tmp_path / MODEL).write_bytes(content)
     manifest = _manifest(files={MODEL: FileEntry(sha256=digest(b"model"), bytes=5)})
 
     with pytest.raises(DigestMismatch, match=f"iris/3/model.joblib {told}"):
-        read_files(tmp_path, manifest)
+        check_files(tmp_path, manifest, keep)
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "sub/model.joblib", ".."])
@@ -128,7 +133,7 @@ def test_file_outside_of_the_folder_is_not_read(tmp_path: Path, name: str) -> No
     folder.mkdir()
 
     with pytest.raises(DigestMismatch):
-        read_files(folder, manifest)
+        check_files(folder, manifest, set())
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,11 @@ from service.core.errors import (
     ModelFileUnreadable,
     UntrustedNames,
 )
+from service.core.rules import Fidelity, ModelRules, Pickle
 from service.core.signature import Container
 from service.core.table import Matrix
-from service.loader import GOLDEN_RTOL, Checked, Loader
+from service.loading.loader import Checked, Loader
+from service.loading.options import GOLDEN_RTOL
 from service.protocols.native import Exchange
 from service.repository.manifest import GOLDEN, MANIFEST, MODEL, digest, installed_libraries
 from service.repository.sources import BareFile, Folder, Found
@@ -55,9 +57,18 @@ def version(exported: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(exported, tmp_path / "models")) / "churn" / "1"
 
 
-def _load(version: Path, **settings: Any) -> Checked:
+def _load(
+    version: Path,
+    *,
+    fidelity: Fidelity = "close",
+    pickle: Pickle = "always",
+    engine: str | None = None,
+    **settings: Any,
+) -> Checked:
+    """The version as a service has it, with its estimator opened unless the test says otherwise."""
     found = Folder(version.parents[1]).scan().versions[version.parent.name][int(version.name)]
-    return Loader(**settings)(found)
+    rules = ModelRules(fidelity=fidelity, pickle=pickle, engine=engine)
+    return Loader(rules=lambda _: rules, **settings)(found)
 
 
 def _change_manifest(version: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -83,8 +94,8 @@ def _change_golden(version: Path, change: Callable[[dict[str, Any]], None]) -> N
 # An exported version
 
 
-def test_exported_version_answers_as_the_estimator_does(exported: Path) -> None:
-    checked = _load(exported / "churn" / "1")
+def test_estimator_of_a_version_answers_as_it_did_in_process(exported: Path) -> None:
+    checked = _load(exported / "churn" / "1", engine="estimator")
 
     answers = checked.engine.run(Matrix(_X), ("predict", "predict_proba"))
 
@@ -156,11 +167,9 @@ def test_model_that_fails_on_its_golden_rows_is_refused_with_the_cause(version: 
     ("change", "told"),
     [
         pytest.param(lambda replies: replies["predict"]["predictions"].__setitem__(2, "maybe"),
-                     r"predict: predictions\[2\] is '\w+' where 'maybe' was recorded", id="label"),
-        pytest.param(lambda replies: replies["predict_proba"]["classes"].reverse(),
-                     r"predict_proba: classes\[0\] is 'no'", id="order of the classes"),
-        pytest.param(lambda replies: replies["predict_proba"]["probabilities"].pop(),
-                     "predict_proba: probabilities has 32 values where 31", id="number of rows"),
+                     r"predict: \[2\] is '\w+' where 'maybe' was recorded", id="label"),
+        pytest.param(lambda replies: replies["predict_proba"]["probabilities"][3].pop(),
+                     r"predict_proba: number of values of \[3\] is 2 where 1", id="number of classes"),
     ],
 )  # fmt: skip
 def test_golden_rows_that_disagree_are_told_by_their_place(
@@ -169,6 +178,13 @@ def test_golden_rows_that_disagree_are_told_by_their_place(
     _change_golden(version, lambda golden: change(golden["replies"]))
 
     with pytest.raises(GoldenDisagrees, match=told):
+        _load(version)
+
+
+def test_golden_rows_without_an_answer_each_do_not_fit(version: Path) -> None:
+    _change_golden(version, lambda golden: golden["replies"]["predict"]["predictions"].pop())
+
+    with pytest.raises(ManifestInvalid, match=r"golden\.json does not fit the signature: .*31 answers for 32 rows"):
         _load(version)
 
 
@@ -336,6 +352,6 @@ def test_warnings_of_another_version_are_said_once_by_us_not_by_the_library(vers
 
 
 def test_importing_the_loader_loads_neither_scikit_learn_nor_pandas() -> None:
-    code = "import sys, service.loader; sys.exit(bool({'sklearn', 'pandas', 'scipy'} & set(sys.modules)))"
+    code = "import sys, service.loading.loader; sys.exit(bool({'sklearn', 'pandas', 'scipy'} & set(sys.modules)))"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,242 @@
+"""From files on disk to a version that can answer: digests, engines, golden rows, trust, estimator, in this order."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+from service.core.contracts import Engine
+from service.core.errors import ArtefactError, EngineMissing, ManifestInvalid, TandemError
+from service.core.rules import ModelRules
+from service.core.signature import Signature
+from service.loading.elsewhere import Elsewhere
+from service.loading.golden import Asked, Golden, read_golden
+from service.loading.independence import row_by_row
+from service.loading.lazy import LazyEngine
+from service.loading.options import ESTIMATOR, Trial, check_estimator, open_compiled, option
+from service.protocols.native import first_record, write_columns
+from service.repository.manifest import (
+    GOLDEN,
+    MODEL,
+    DroppedEngine,
+    Manifest,
+    check_files,
+    check_libraries,
+    file_entry,
+    installed_libraries,
+    new_manifest,
+    read_file,
+    read_manifest,
+)
+from service.repository.opener import open_model
+from service.repository.sources import Found
+from service.scheduling.routing import Option, Router
+
+_RULES = ModelRules(fidelity="close", pickle="lazy")
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A version that may be served.
+
+    `merges` says that rows may be asked together, `dropped` which compiled engines do not answer here,
+    and `example` is one record, for documents. `close` lets go of engines in other processes.
+    """
+
+    manifest: Manifest
+    engine: Router
+    example: dict[str, Any]
+    merges: bool
+    rules: ModelRules
+    dropped: tuple[DroppedEngine, ...] = ()
+    close: Callable[[], None] = lambda: None
+
+    def about(self) -> dict[str, Any]:
+        """For people: which engines may answer which outputs, how closely and at what cost, and which may not."""
+        agreement = {entry.name: entry.agreement for entry in self.manifest.engines}
+        return {
+            "rules": self.rules.model_dump(exclude_none=True),
+            "merges_requests": self.merges,
+            "engines": [
+                {**row, **({"agreement": agreement[row["name"]]} if agreement.get(row["name"]) else {})}
+                for row in self.engine.describe()
+            ],
+            "dropped_engines": [drop.model_dump(exclude_none=True) for drop in self.dropped],
+        }
+
+
+class Loader:
+    """Called with what was found on disk; returns it loaded and checked.
+
+    Args:
+        trust: names beyond the allow-list that model files may use.
+        allow_version_mismatch: try models of another minor version of scikit-learn.
+        rules: what the operator has said of a model, by its name; all of it said.
+        elsewhere: the processes beside this one that engines may run in.
+    """
+
+    def __init__(
+        self,
+        *,
+        trust: Collection[str] = (),
+        allow_version_mismatch: bool = False,
+        rules: Callable[[str], ModelRules] = lambda name: _RULES,
+        elsewhere: Elsewhere | None = None,
+    ) -> None:
+        self._trust = tuple(trust)
+        self._allow_version_mismatch = allow_version_mismatch
+        self._rules = rules
+        self._elsewhere = elsewhere or Elsewhere()
+
+    def __call__(self, found: Found) -> Checked:
+        """Raises ArtefactError, of the kind that says why the version cannot be served."""
+        return self._bare(found) if found.is_bare else self._version(found)
+
+    def _version(self, found: Found) -> Checked:
+        manifest = read_manifest(found.path, found.name, found.version)
+        rules = self._rules(found.name)
+        needed = {file for entry in manifest.engines for file in entry.files}
+        files = check_files(found.path, manifest, {GOLDEN, *needed})
+        golden = _golden(files[GOLDEN], manifest)
+        spec = {
+            "trust": list(self._trust),
+            "allow_version_mismatch": self._allow_version_mismatch,
+            "rules": rules.model_dump(exclude_none=True),
+        }
+        if self._elsewhere.isolates(found.name):
+            trials = [self._elsewhere.whole(found, manifest, golden, spec)]
+            options = tuple(trial.option for trial in trials if trial.option is not None)
+            covered = {name for some in options for name in some.outputs}
+            manifest = _without(manifest, [n for n in manifest.signature.output_names if n not in covered])
+        else:
+            trials = [
+                *self._elsewhere.on_gpu(found, manifest, golden, spec),
+                *open_compiled(manifest, files, golden, rules.fidelity or "close"),
+            ]
+            compiled = tuple(trial.option for trial in trials if trial.option is not None)
+            options, manifest = self._with_estimator(found, manifest, golden, compiled, rules)
+        return _checked(manifest, options, golden, rules, trials)
+
+    def _with_estimator(
+        self, found: Found, manifest: Manifest, golden: Golden, compiled: tuple[Option, ...], rules: ModelRules
+    ) -> tuple[tuple[Option, ...], Manifest]:
+        """The options with the estimator among them, open, still closed, or not at all, as the rules have it."""
+        names = manifest.signature.output_names
+        covered = {name for some in compiled for name in some.outputs}
+
+        def open_() -> Engine:
+            engine = engine_of(self.open_estimator(manifest, found), manifest.signature)
+            check_estimator(engine, manifest, golden)
+            return engine
+
+        if rules.pickle == "never":
+            return compiled, _without(manifest, [name for name in names if name not in covered])
+        if rules.pickle == "always" or not covered.issuperset(names) or rules.engine == ESTIMATOR:
+            return (*compiled, option(ESTIMATOR, open_(), names, golden)), manifest
+        closed = Option(
+            name=ESTIMATOR,
+            engine=LazyEngine(open_, f"{manifest.name}/{manifest.version}"),
+            outputs=frozenset(names),
+            is_estimator=True,
+        )
+        return (*compiled, closed), manifest
+
+    def _bare(self, found: Found) -> Checked:
+        """A file with no manifest: the schema comes from the estimator, and there is nothing to compare with."""
+        from service.runtimes.describe import describe
+        from service.runtimes.structure import estimator_name
+        from service.runtimes.threads import set_jobs
+
+        rules = self._rules(found.name)
+        if rules.pickle == "never":
+            raise ArtefactError(f"{found.path.name} is a model file, and none may be opened (pickle: never)")
+        content = found.path.read_bytes()
+        estimator = self._open(content)
+        set_jobs(estimator, 1)
+        described = describe(estimator)
+        signature = described.signature
+        files = {found.path.name: file_entry(content)}
+        manifest = new_manifest(found.name, found.version, estimator_name(estimator), signature, files)
+        example = first_record(write_columns(described.sample, signature))
+        golden = Golden(Asked(described.sample, {}), None, example)
+        options = (option(ESTIMATOR, engine_of(estimator, signature), signature.output_names, golden),)
+        return _checked(manifest, options, golden, rules, [])
+
+    def open_estimator(self, manifest: Manifest, found: Found) -> Any:
+        """The estimator of a version, once its libraries, its digest and every name in it are known to be fine."""
+        if not self._allow_version_mismatch:
+            check_libraries(manifest.libraries, installed_libraries())
+        return self._open(read_file(found.path, manifest, MODEL))
+
+    def _open(self, content: bytes) -> Any:
+        with warnings.catch_warnings():
+            # scikit-learn warns of every estimator in a file of another version; check_libraries said it once.
+            warnings.simplefilter("ignore")
+            return open_model(content, trusted=self._trust)
+
+
+def engine_of(estimator: Any, signature: Signature) -> Engine:
+    """The estimator as an engine that keeps to the thread budget."""
+    from service.runtimes.estimator import EstimatorEngine
+    from service.runtimes.threads import limit_libraries, set_jobs
+
+    set_jobs(estimator, 1)
+    limit_libraries(1)  # the libraries that came with the estimator, too
+    return EstimatorEngine(estimator, signature)
+
+
+def _golden(content: bytes, manifest: Manifest) -> Golden:
+    try:
+        return read_golden(content, manifest.signature)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, TandemError) as error:
+        where = f"{manifest.name}/{manifest.version}/{GOLDEN}"
+        raise ManifestInvalid(f"{where} does not fit the signature: {error!r:.200}") from error
+
+
+def _without(manifest: Manifest, outputs: list[str]) -> Manifest:
+    """The manifest without outputs that only the estimator computes.
+
+    Raises:
+        EngineMissing: then nothing is left.
+    """
+    if not outputs:
+        return manifest
+    kept = tuple(output for output in manifest.signature.outputs if output.name not in outputs)
+    reason = "only the estimator computes it, and model files are not opened (pickle: never)"
+    if not kept:
+        raise EngineMissing(f"version {manifest.version} of {manifest.name} has no compiled engine: {reason}")
+    left_out = {**(manifest.signature.left_out or {}), **dict.fromkeys(outputs, reason)}
+    signature = manifest.signature.model_copy(update={"outputs": kept, "left_out": left_out})
+    return manifest.model_copy(update={"signature": signature})
+
+
+def _checked(
+    manifest: Manifest, options: tuple[Option, ...], golden: Golden, rules: ModelRules, trials: list[Trial]
+) -> Checked:
+    names = [some.name for some in options]
+    if rules.engine is not None and rules.engine not in names and "isolated" not in names:
+        raise EngineMissing(
+            f"version {manifest.version} of {manifest.name} has no engine {rules.engine!r}; it has {', '.join(names)}"
+        )
+    merges = all(
+        row_by_row(some.engine, golden.sample.rows, sorted(some.outputs))
+        for some in options
+        if not isinstance(some.engine, LazyEngine)
+    )
+    closes = [trial.close for trial in trials]
+
+    def close() -> None:
+        for each in closes:
+            each()
+
+    return Checked(
+        manifest=manifest,
+        engine=Router(options, prefer=rules.engine if rules.engine in names else None),
+        example=golden.example,
+        merges=merges,
+        rules=rules,
+        dropped=(*manifest.dropped, *(drop for trial in trials for drop in trial.dropped)),
+        close=close,
+    )

@@ -1,0 +1,174 @@
+"""Engines in another process, for real: the process is started, asked, and killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.ensemble import RandomForestClassifier
+
+from service.core.errors import GoldenDisagrees, Unavailable
+from service.core.rules import ModelRules
+from service.core.table import Matrix
+from service.hosting import OPENER
+from service.loading.elsewhere import Elsewhere
+from service.loading.loader import Checked, Loader
+from service.repository.manifest import MANIFEST
+from service.repository.sources import Folder
+from service.runtimes.device_process import DeviceProcess
+from service.runtimes.remote import DeviceClient
+from training.export import export
+
+_PATIENCE_S = 60.0
+_X = np.random.RandomState(0).normal(size=(60, 4))
+_Y = np.where(_X[:, 0] + _X[:, 1] > 0, "yes", "no")
+_FOREST = RandomForestClassifier(7, random_state=0).fit(_X, _Y)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("models")
+    export(_FOREST, _X, name="forest", repository=root)
+    return root
+
+
+@pytest.fixture
+def process(request: pytest.FixtureRequest) -> Iterator[DeviceProcess]:
+    process = DeviceProcess(getattr(request, "param", OPENER), first_pause_s=0.01)
+    process.start()
+    assert process.wait_until_ready(_PATIENCE_S)
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def load(models: Path) -> Iterator[Callable[[Elsewhere], Checked]]:
+    """Loads the forest, and lets go of it afterwards."""
+    loaded: list[Checked] = []
+
+    def load(elsewhere: Elsewhere, **rules: Any) -> Checked:
+        said = ModelRules(**{"fidelity": "close", "pickle": "lazy", **rules})
+        loaded.append(Loader(elsewhere=elsewhere, rules=lambda _: said)(Folder(models).scan().versions["forest"][1]))
+        return loaded[-1]
+
+    yield load
+    for checked in loaded:
+        checked.close()
+
+
+def _asked(checked: Checked, output: str = "predict_proba") -> NDArray[Any]:
+    return np.asarray(checked.engine.run(Matrix(_X.copy()), (output,))[output])
+
+
+def _kill(process: DeviceProcess) -> None:
+    pid = process.status.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_isolated_model_answers_with_its_own_numbers(process: DeviceProcess, load: Any) -> None:
+    checked = load(Elsewhere(apart=DeviceClient(process.path), isolated=["forest"]))
+
+    assert [row["name"] for row in checked.engine.describe()] == ["isolated"]
+    assert np.array_equal(_asked(checked), _FOREST.predict_proba(_X))
+    assert np.array_equal(_asked(checked, "predict"), _FOREST.predict(_X))
+
+
+def test_isolated_model_that_crashes_fails_its_requests_at_once_and_comes_back(
+    process: DeviceProcess, load: Any
+) -> None:
+    checked = load(Elsewhere(apart=DeviceClient(process.path), isolated=["*"]))
+
+    _kill(process)
+    with pytest.raises(Unavailable):
+        _ask_until_it_fails(checked)
+
+    assert process.wait_for_restart(1, _PATIENCE_S)
+    assert np.array_equal(_until_it_answers(checked), _FOREST.predict_proba(_X))
+
+
+def _ask_until_it_fails(checked: Checked) -> None:
+    """A connection knows of the end of the other side soon, and not at once."""
+    while True:
+        _asked(checked)
+
+
+def _until_it_answers(checked: Checked) -> NDArray[Any]:
+    give_up = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return _asked(checked)
+        except Unavailable:
+            assert time.monotonic() < give_up
+            os.sched_yield()
+
+
+def test_other_models_stay_in_this_process(process: DeviceProcess, load: Any) -> None:
+    checked = load(Elsewhere(apart=DeviceClient(process.path), isolated=["another"]))
+
+    assert "isolated" not in [row["name"] for row in checked.engine.describe()]
+
+
+def test_isolated_model_that_cannot_be_opened_is_refused_with_the_reason(
+    process: DeviceProcess, models: Path, tmp_path: Path
+) -> None:
+    copied = Path(shutil.copytree(models, tmp_path / "models"))
+    path = copied / "forest" / "1" / MANIFEST
+    manifest = json.loads(path.read_bytes())
+    manifest["libraries"]["scikit-learn"] = "0.1.2"
+    path.write_text(json.dumps(manifest))
+    rules = ModelRules(fidelity="close", pickle="lazy", engine="estimator")
+    elsewhere = Elsewhere(apart=DeviceClient(process.path), isolated=["*"])
+
+    with pytest.raises(GoldenDisagrees, match=r"own: on this host, exported with scikit-learn 0\.1\.2"):
+        Loader(elsewhere=elsewhere, rules=lambda _: rules)(Folder(copied).scan().versions["forest"][1])
+
+
+_ON_A_DEVICE = "tests.service.loading.on_a_device:open_hosted"
+
+
+@pytest.mark.parametrize("process", [_ON_A_DEVICE], indirect=True)
+def test_engine_on_the_device_is_one_more_option_with_its_own_cost(process: DeviceProcess, load: Any) -> None:
+    checked = load(Elsewhere(gpu=DeviceClient(process.path)), engine="nvforest")
+
+    rows = {row["name"]: row for row in checked.engine.describe()}
+    assert set(rows) == {"nvforest", "onnx", "treelite", "estimator"}
+    assert rows["nvforest"]["seconds"]
+    assert np.array_equal(_asked(checked), _FOREST.predict_proba(_X))
+
+
+@pytest.mark.parametrize("process", [_ON_A_DEVICE], indirect=True)
+def test_while_the_device_is_away_the_cpu_answers(process: DeviceProcess, load: Any) -> None:
+    checked = load(Elsewhere(gpu=DeviceClient(process.path)), engine="nvforest")
+
+    _kill(process)
+    answers = [_asked(checked) for _ in range(50)]
+
+    assert all(np.array_equal(answer, _FOREST.predict_proba(_X)) for answer in answers)
+
+
+@pytest.mark.parametrize("process", [_ON_A_DEVICE], indirect=True)
+def test_where_only_the_device_may_answer_its_absence_is_told(process: DeviceProcess, load: Any) -> None:
+    checked = load(Elsewhere(gpu=DeviceClient(process.path), is_strict=True), engine="nvforest")
+    process.close()
+
+    with pytest.raises(Unavailable):
+        _ask_until_it_fails(checked)
+
+
+def test_engine_that_does_not_open_on_the_device_is_dropped_and_the_cpu_serves(
+    process: DeviceProcess, load: Any
+) -> None:
+    checked = load(Elsewhere(gpu=DeviceClient(process.path)))  # which has no nvForest
+
+    assert np.array_equal(_asked(checked), _FOREST.predict_proba(_X))
+    assert [drop.name for drop in checked.dropped if "nvforest cannot open it" in drop.reason] == ["nvforest"]
