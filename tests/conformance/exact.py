@@ -57,3 +57,16 @@ def exact(value: Any) -> Any:
             return str(value)
         case _:
             return value
+
+
+def inexact(value: Any) -> Any:
+    """`exact` undone: floats are numbers again, for a comparison that allows for rounding."""
+    match value:
+        case dict():
+            return {key: inexact(item) for key, item in value.items()}
+        case list():
+            return [inexact(item) for item in value]
+        case str() if value.startswith("float "):
+            number = float.fromhex(value.removeprefix("float "))
+            return number if math.isfinite(number) else str(number)
+    return value

@@ -1,4 +1,4 @@
-"""Every estimator of scikit-learn, through both frameworks, to the last bit.
+"""Every estimator of scikit-learn, through both frameworks: itself to the last bit, its engines within the fidelity.
 
 One server holds them all; a test asks all of them, because two hundred models in every test
 process would cost more than all their answers.
@@ -7,7 +7,7 @@ process would cost more than all their answers.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,10 @@ import httpx
 import numpy as np
 import pytest
 
+from service.core.agreement import largest_difference
 from service.core.errors import EstimatorUnusable
-from tests.conformance.exact import answer, replied
+from service.loading.golden import CLOSE_RTOL
+from tests.conformance.exact import answer, inexact, replied
 from tests.conformance.servers import SERVERS, Running, tandem_serve
 from tests.estimators import LEFT_OUT, fitted_estimators
 from training.export import export
@@ -31,11 +33,12 @@ NOT_SERVED: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """An exported estimator, the rows to ask it, and its own answers by output."""
+    """An exported estimator, the rows to ask it, its own answers by output, and which of them are labels."""
 
     instances: list[Any]
     columns: dict[str, list[Any]]
     answers: dict[str, Any]
+    labels: frozenset[str]
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +64,8 @@ def fitted(repository: Path) -> Mapping[str, Fitted]:
             asked = deepcopy(rows)
             answers = {output: answer(getattr(estimator, output)(asked)) for output in signature.output_names}
             columns = {column: list(values) for column, values in zip(signature.names, by_column, strict=True)}
-            served[name] = Fitted(instances, columns, answers)
+            labels = frozenset(o.name for o in signature.outputs if o.classes and o.name == "predict")
+            served[name] = Fitted(instances, columns, answers, labels)
     return served
 
 
@@ -70,7 +74,8 @@ def server(
     request: pytest.FixtureRequest, fitted: Mapping[str, Fitted], repository: Path, tmp_path_factory: Any
 ) -> Iterator[Running]:
     log = tmp_path_factory.mktemp("logs") / request.param
-    with tandem_serve(*SERVERS[request.param], "--models", str(repository), log=log) as running:
+    arguments = ("--models", str(repository), "--engine", "estimator")
+    with tandem_serve(*SERVERS[request.param], *arguments, log=log) as running:
         yield running
 
 
@@ -78,8 +83,31 @@ def server(
 def test_every_estimator_answers_bit_for_bit_as_in_process(
     form: str, server: Running, fitted: Mapping[str, Fitted]
 ) -> None:
-    wrong: dict[str, str] = {}
+    wrong = _disagreements(server, form, fitted, lambda one, output, got: got == one.answers[output])
 
+    assert wrong == {}
+
+
+def test_every_engine_answers_within_the_fidelity(
+    fitted: Mapping[str, Fitted], repository: Path, tmp_path: Path
+) -> None:
+    def is_close(one: Fitted, output: str, got: Any) -> bool:
+        size = largest_difference(inexact(one.answers[output]), inexact(got)).size
+        return size == 0 if output in one.labels else size <= CLOSE_RTOL
+
+    with tandem_serve(*SERVERS["uvicorn"], "--models", str(repository), log=tmp_path / "log") as running:
+        wrong = _disagreements(running, "instances", fitted, is_close)
+        models = httpx.get(f"{running.url}/models", trust_env=False).json()["models"]
+
+    assert wrong == {}
+    assert len(models) == len(fitted)
+
+
+def _disagreements(
+    server: Running, form: str, fitted: Mapping[str, Fitted], agrees: Callable[[Fitted, str, Any], bool]
+) -> dict[str, str]:
+    """What came instead, by model and output."""
+    wrong: dict[str, str] = {}
     with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client:
         for name, one in fitted.items():
             body = {form: getattr(one, form), "outputs": list(one.answers)}
@@ -88,11 +116,10 @@ def test_every_estimator_answers_bit_for_bit_as_in_process(
                 wrong[name] = response.text
                 continue
             reply = response.json()
-            for output, expected in one.answers.items():
-                if replied(reply, output) != expected:
+            for output in one.answers:
+                if not agrees(one, output, replied(reply, output)):
                     wrong[f"{name}.{output}"] = str(reply)[:300]
-
-    assert wrong == {}
+    return wrong
 
 
 def test_nearly_every_estimator_is_served_and_the_others_are_named(fitted: Mapping[str, Fitted]) -> None:

@@ -55,7 +55,7 @@ def servers(models: Mapping[str, Model], tmp_path_factory: Any) -> Iterator[Mapp
             name: stack.enter_context(
                 tandem_serve(
                     *SERVERS[name],
-                    *("--models", str(folder / "models")),
+                    *("--models", str(folder / "models"), "--engine", "estimator"),
                     log=folder / name,
                     environment={"TANDEM_TRUST": ",".join(TRUSTED)},
                 )

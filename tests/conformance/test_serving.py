@@ -284,7 +284,7 @@ def test_a_joblib_file_of_unknown_code_is_refused_naming_it(tmp_path: Path) -> N
         pytest.param(("no-such-file.joblib",), {}, "no-such-file.joblib", id="no file"),
         pytest.param((), {"TANDEM_POLL_S": "soon"}, "poll_s", id="a bad setting"),
         pytest.param((), {"TANDEM_THREADS": "0"}, "threads", id="a setting too small"),
-        pytest.param(("--device", "gpu"), {}, "device", id="no GPU"),
+        pytest.param(("--device", "gpu"), {}, "no GPU to compute on", id="no GPU"),
         pytest.param(("--port", "0"), {}, "--port", id="no port"),
         pytest.param(("--host", "192.0.2.1"), {}, "192.0.2.1", id="not our address"),
     ],
