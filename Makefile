@@ -8,10 +8,10 @@ BIN       := .venv/bin
 STAMP     := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve demo test lint types check coverage format bench constraints clean
+.PHONY: help setup serve demo test lint types check coverage format bench bench-peers constraints clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  make serve FRAMEWORK=flask PORT=9000 MODELS=dir serves that folder with Flask on port 9000"
 
@@ -54,9 +54,15 @@ format: $(STAMP) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## time from `tandem serve` to ready, resident memory, and decoding
+bench: $(STAMP) ## Tandem against naive apps and an echo over HTTP (25 minutes), coverage, start-up, decoding
+	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.coverage
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.decode
+
+CACHE ?= .peers
+bench-peers: $(STAMP) ## other model servers, each in an environment of its own under CACHE
+	$(BIN)/python -m benchmarks.peers --cache $(CACHE) --install
 
 constraints: ## pin every dependency anew (needs uv)
 	uv pip compile pyproject.toml --extra train --extra gunicorn --group dev --universal --python-version 3.11 --generate-hashes \

@@ -107,8 +107,8 @@ class Settings(BaseSettings):
 
     @property
     def thread_budget(self) -> int:
-        """Threads that compute in this process."""
-        return self.threads or max(1, (os.cpu_count() or 1) // self.workers)
+        """Threads that compute in this process: as many as it has cores for, unless told otherwise."""
+        return self.threads or max(1, _cores() // self.workers)
 
     def rules(self, model: str) -> ModelRules:
         """What holds for `model`: its own rules over those of the server."""
@@ -126,3 +126,8 @@ class Settings(BaseSettings):
         rules = {model: rules.model_dump(exclude_none=True) for model, rules in self.per_model.items()}
         given["per_model"] = json.dumps(rules)
         return {f"TANDEM_{name.upper()}": str(value) for name, value in given.items()}
+
+
+def _cores() -> int:
+    """Cores that this process may use, which a container or `taskset` can make fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -252,9 +252,16 @@ def _floats(
         # Integers below 2^(mantissa bits) are exact; from there on they are looked at one by one.
         limit = min(limit, 2.0 ** (np.finfo(dtype).nmant + 1) - 1)
     # Asked of the float64, before it is rounded: a float32 may be within a limit that its number is not.
-    if bool((np.abs(array) > limit).any()):
+    if _is_beyond(values, array, kinds, limit):
         return None
     return array.astype(dtype, copy=False)
+
+
+def _is_beyond(values: Sequence[Any], array: NDArray[np.float64], kinds: set[type], limit: float) -> bool:
+    """Whether a number is larger than `limit`. A few are compared faster one by one than by numpy."""
+    if values and len(values) <= 64 and type(None) not in kinds:
+        return bool(max(values) > limit or min(values) < -limit)
+    return bool((np.abs(array) > limit).any())
 
 
 def _ints(values: Sequence[Any], dtype: np.dtype[Any], kinds: set[type]) -> NDArray[Any] | None:

@@ -22,7 +22,7 @@ def test_defaults_suit_a_laptop_and_trust_nobody() -> None:
     settings = Settings()
 
     assert settings.models == Path("models")
-    assert settings.thread_budget == os.cpu_count()
+    assert settings.thread_budget == len(os.sched_getaffinity(0))
     assert settings.trust == ()
     assert not settings.allow_version_mismatch
 

@@ -236,3 +236,36 @@ async def test_a_body_that_breaks_off_never_reaches_a_model(models: Path) -> Non
 
     assert sent[0]["status"] == 400
     assert b"broke off" in sent[1]["body"]
+
+
+@pytest.mark.anyio
+async def test_middleware_sees_predictions_and_changes_nothing(models: Path) -> None:
+    seen: list[str] = []
+    plain, watched = create_app(Settings(models=models)), create_app(Settings(models=models))
+
+    @watched.middleware("http")
+    async def see(request: Any, proceed: Any) -> Any:
+        seen.append(request.url.path)
+        return await proceed(request)
+
+    replies = []
+    for app in (plain, watched):
+        async with client_of(app) as client:
+            await wait_until_ready(client)
+            replies.append(await client.post("/models/sums/predict", json=ROW, headers={"x-request-id": "same"}))
+
+    one, other = ((reply.status_code, reply.content, dict(reply.headers)) for reply in replies)
+    assert one == other
+    assert "/models/sums/predict" in seen
+
+
+@pytest.mark.anyio
+async def test_app_that_is_mounted_under_a_prefix_finds_its_routes(models: Path) -> None:
+    outer, inner = FastAPI(), create_app(Settings(models=models))
+    outer.mount("/ml", inner)
+
+    async with inner.router.lifespan_context(inner), client_of(outer) as client:
+        await wait_until_ready(client, "/ml")
+        response = await client.post("/ml/models/sums/predict", json=ROW)
+
+    assert response.json()["prediction"] == 3.0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, request_finished
 from flask.testing import FlaskClient
 
 from service.entrypoints import flask_app
@@ -188,3 +188,51 @@ class Broken:
 
     def read(self, size: int) -> bytes:
         raise RuntimeError("invalid chunk size")
+
+
+def _hook(app: Flask, seen: list[str]) -> None:
+    app.before_request(lambda: seen.append("before"))
+
+
+def _after(app: Flask, seen: list[str]) -> None:
+    @app.after_request
+    def see(response: Any) -> Any:
+        seen.append("after")
+        return response
+
+
+def _teardown(app: Flask, seen: list[str]) -> None:
+    app.teardown_request(lambda error: seen.append("teardown"))
+
+
+def _signal(app: Flask, seen: list[str]) -> None:
+    request_finished.connect(lambda sender, **_: seen.append("signal"), app, weak=False)
+
+
+@pytest.mark.parametrize("watch", [_hook, _after, _teardown, _signal])
+def test_whoever_listens_hears_of_predictions(watch: Any, models: Path) -> None:
+    app = create_app(Settings(models=models))
+    seen: list[str] = []
+    watch(app, seen)
+    try:
+        with client_of(app) as client:
+            response = client.post("/models/sums/predict", json=ROW)
+    finally:
+        request_finished.receivers.clear()
+
+    assert response.get_json()["prediction"] == 3.0
+    assert seen
+
+
+def test_prediction_is_the_same_with_a_listener_and_without(models: Path) -> None:
+    plain, watched = create_app(Settings(models=models)), create_app(Settings(models=models))
+    _hook(watched, [])
+
+    replies = []
+    for app in (plain, watched):
+        with client_of(app) as client:
+            path = "/models/sums/predict?outputs=predict"
+            replies.append(client.post(path, json=ROW, headers={"x-request-id": "same"}))
+
+    one, other = ((reply.status_code, reply.data, dict(reply.headers)) for reply in replies)
+    assert one == other
