@@ -123,6 +123,8 @@ def _fitted(twin: Any, estimator: Any, values: NDArray[Any], y: NDArray[Any]) ->
     try:
         twin.fit(values, target)
         fitted = twin.as_sklearn()
+    # By these three cuML says that it refuses rows or settings (UnsupportedOnGPU is a ValueError); what the
+    # device itself raises passes through.
     except (ValueError, TypeError, NotImplementedError) as error:
         raise GpuRefused(f"cuML cannot fit {estimator_name(estimator)}: {error}") from error
     if classes is not None:

@@ -60,6 +60,7 @@ class Done(Future[A]):
     def add_done_callback(self, fn: Callable[[Future[A]], object]) -> None:
         try:
             fn(self)
+        # As `concurrent.futures.Future` does: a callback's failure is its own, not that of whoever adds it.
         except Exception:
             _log.exception("a callback of a future failed")
 
