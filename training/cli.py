@@ -19,7 +19,7 @@ from service.cli import main, tandem
 
 if TYPE_CHECKING:
     from service.core.rules import Fidelity
-    from service.repository.manifest import DroppedEngine
+    from service.repository.manifest import DroppedEngine, EngineEntry
     from training.export import ExportedModel
 
 __all__ = ["export", "main", "tandem", "train"]
@@ -184,13 +184,21 @@ def tell(exported: ExportedModel, models: Path, more: list[tuple[str, str]] | No
         ("folder", str(exported.path)),
         *(more or []),
         ("outputs", ", ".join(signature.output_names)),
-        *(("engine", f"{some.name}: {', '.join(some.agreement)}") for some in exported.manifest.engines),
+        *(("engine", _engine(some)) for some in exported.manifest.engines),
         *(("no engine", _dropped(some)) for some in exported.manifest.dropped),
         *(("left out", f"{name}: {reason}") for name, reason in (signature.left_out or {}).items()),
         ("serve it", f"tandem serve --models {shlex.quote(str(models))}{trusted}"),
     ]
     for label, text in lines:
         click.echo(f"{label:<10}{text}")
+
+
+def _engine(some: EngineEntry) -> str:
+    from service.loading.engines import unproven
+
+    if outputs := unproven(some):
+        return f"{some.name}: {', '.join(outputs)}; on a GPU, once it is proven there"
+    return f"{some.name}: {', '.join(some.agreement)}"
 
 
 def _dropped(some: DroppedEngine) -> str:

@@ -72,7 +72,8 @@ def export(
     Nothing is fitted and the estimator is not changed. The model is written only after the
     written bytes were opened again and gave, through the service's own decoding, exactly the
     estimator's answers on rows of `X`. What can be compiled is compiled, and kept for the outputs
-    on which it agrees with the estimator.
+    on which it agrees with the estimator. An engine for GPUs alone (cuML) is kept unproven: the service
+    that has a GPU asks it the golden rows before it answers.
 
     Args:
         X: rows as the estimator takes them: a DataFrame, an array of shape (rows, columns), a CSR
@@ -127,10 +128,11 @@ def export(
 
 def compilers() -> dict[str, Callable[[Any, Signature, Table], Compiled]]:
     """The compilers by name, best first: of engines that are as fast, the first is as exact."""
+    from training.compile.cuml import compile_cuml
     from training.compile.onnx import compile_onnx
     from training.compile.treelite import compile_treelite
 
-    return {"onnx": compile_onnx, "treelite": compile_treelite}
+    return {"onnx": compile_onnx, "treelite": compile_treelite, "cuml": compile_cuml}
 
 
 def dump(estimator: Any) -> bytes:

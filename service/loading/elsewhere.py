@@ -8,13 +8,15 @@ from typing import Any, Final
 
 from service.core.contracts import Engine
 from service.core.errors import GoldenDisagrees
-from service.loading.golden import CLOSE_RTOL, Golden, compare
+from service.loading.engines import NOT_HERE, unproven
+from service.loading.golden import CLOSE_RTOL, EXACT_RTOL, Golden, compare
 from service.loading.hosted import ON_GPU, WHOLE
 from service.loading.independence import row_by_row
 from service.loading.options import Trial, try_out
 from service.repository.manifest import DroppedEngine, Manifest, digest
 from service.repository.sources import Found
 from service.runtimes.remote import DeviceClient, RemoteEngine
+from service.scheduling.routing import Option
 
 ISOLATED: Final = "isolated"
 
@@ -62,24 +64,38 @@ class Elsewhere:
         return replace(trial, option=replace(trial.option, is_estimator=True, may_be_away=False))
 
     def on_gpu(self, found: Found, manifest: Manifest, golden: Golden, rules: dict[str, Any]) -> Iterator[Trial]:
-        """What of the manifest's engines runs on the GPU, and repeats the golden rows there."""
-        if self._gpu is None:
-            return
-        may_open = rules["rules"].get("pickle") != "never"
+        """What of the manifest's engines runs on the GPU, and repeats the golden rows there.
+
+        Of engines that only a GPU runs, a trial without an option says why they are not tried here.
+        """
         for entry in manifest.engines:
             name = ON_GPU.get(entry.runtime)
-            if name is None or (name == "cuml" and not may_open):
+            if name is None:
                 continue
-            exact = frozenset(entry.exact)
-            outputs = tuple(entry.agreement or entry.options.get("outputs", ()))
-            wanted = tuple(o for o in outputs if rules["rules"].get("fidelity") != "exact" or o in exact)
+            outputs = tuple(entry.agreement) or unproven(entry)
+            if rules["rules"].get("fidelity") == "exact":
+                outputs = tuple(output for output in outputs if output in entry.exact)
+            if (reason := self._not_tried(name, outputs, rules["rules"])) is not None:
+                if entry.runtime in NOT_HERE:
+                    yield Trial(None, (DroppedEngine(name=name, reason=reason),))
+                continue
+            assert self._gpu is not None
             spec = _spec(found, manifest, entry.name, rules, merges=True)
-            trial = self._try(name, self._gpu, spec, wanted, exact, manifest, golden)
-            if trial.option is not None and not row_by_row(trial.option.engine, golden.sample.rows, wanted):
+            trial = self._try(name, self._gpu, spec, outputs, frozenset(entry.exact), manifest, golden)
+            some = trial.option
+            if some is not None and not row_by_row(some.engine, golden.sample.rows, sorted(some.outputs)):
                 trial.close()
                 reason = "on the GPU, a row's answer depends on the rows beside it"
                 trial = Trial(None, (*trial.dropped, DroppedEngine(name=name, reason=reason)))
             yield trial
+
+    def _not_tried(self, name: str, outputs: tuple[str, ...], said: dict[str, Any]) -> str | None:
+        """Why an engine is not even opened on the GPU, where the rules have `said` this; None where it is."""
+        if self._gpu is None:
+            return "it needs a GPU, and must repeat the golden rows there before it answers"
+        if name == "cuml" and said.get("pickle") == "never":
+            return "it is made from the model file, and none may be opened (pickle: never)"
+        return None if outputs else "none of its outputs is exact (fidelity: exact)"
 
     def _try(
         self,
@@ -105,7 +121,7 @@ class Elsewhere:
                 engine.close()
             return trial
         # From now on, whenever it is opened again.
-        opened[0].check_with(_check(manifest, golden, sorted(trial.option.outputs)))
+        opened[0].check_with(_check(manifest, golden, trial.option))
         option = replace(trial.option, may_be_away=not self._is_strict)
         return replace(trial, option=option, close=opened[0].close)
 
@@ -124,13 +140,13 @@ def _spec(found: Found, manifest: Manifest, engine: str, rules: dict[str, Any], 
     }
 
 
-def _check(manifest: Manifest, golden: Golden, outputs: list[str]) -> Callable[[Engine], None]:
-    """Asks the golden rows again whenever the engine was opened anew."""
+def _check(manifest: Manifest, golden: Golden, option: Option) -> Callable[[Engine], None]:
+    """Asks the golden rows again whenever the engine of `option` was opened anew, as strictly as the first time."""
 
     def check(engine: Engine) -> None:
-        for output in outputs:
+        for output in sorted(option.outputs):
             found = compare(engine, golden, manifest.signature, output)
-            if found.size > CLOSE_RTOL:
+            if found.size > (EXACT_RTOL if output in option.exact else CLOSE_RTOL):
                 raise GoldenDisagrees(f"{manifest.name}/{manifest.version}: {output}: {found.where}")
 
     return check

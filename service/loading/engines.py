@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 from service.core.contracts import Engine
 from service.core.errors import EngineUnusable
 from service.core.signature import Signature
+from service.repository.manifest import EngineEntry
 
 # Imported when a model needs them: onnxruntime and treelite cost memory and time to start.
 RUNTIMES: Final = {
@@ -18,6 +19,16 @@ RUNTIMES: Final = {
 }
 # Runtimes that need a GPU, and so run in the process that owns it.
 NOT_HERE: Final = ("nvforest", "cuml")
+
+
+def unproven(entry: EngineEntry) -> tuple[str, ...]:
+    """The outputs that an engine could answer and that export could not prove, for want of a GPU.
+
+    A service that has one proves them when it loads the version. Empty for every other engine.
+    """
+    if entry.agreement or entry.runtime not in NOT_HERE:
+        return ()
+    return tuple(entry.options.get("outputs", ()))
 
 
 def open_engine(

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from service.core.agreement import Difference, largest_difference
 from service.core.contracts import Engine
@@ -100,16 +101,24 @@ def compare(
     return max((_compare(engine, part, signature, output) for part in parts), key=lambda found: found.size)
 
 
-def _compare(engine: Engine, asked: Asked, signature: Signature, output: str) -> Difference:
-    wanted = np.arange(asked.rows.n_rows)
+def answered(engine: Engine, rows: Table, output: str) -> tuple[NDArray[np.intp], dict[str, Values]]:
+    """Which rows `engine` answers rather than passes on (CannotAnswer), and its answers for those.
+
+    The rows are as they were. What else it raises is raised.
+    """
+    wanted = np.arange(rows.n_rows)
     try:
-        # Taken anew for each output: an estimator may work in place on its rows (copy=False).
-        values = engine.run(take(asked.rows, wanted), (output,))
+        # Taken anew: an estimator may work in place on its rows (copy=False).
+        return wanted, engine.run(take(rows, wanted), (output,))
     except CannotAnswer as error:
         wanted = np.flatnonzero(~error.rows)
-        if not wanted.size:
-            return Difference(0.0)
-        values = engine.run(take(asked.rows, wanted), (output,))
+    return wanted, engine.run(take(rows, wanted), (output,)) if wanted.size else {}
+
+
+def _compare(engine: Engine, asked: Asked, signature: Signature, output: str) -> Difference:
+    wanted, values = answered(engine, asked.rows, output)
+    if not wanted.size:
+        return Difference(0.0)
     written = orjson.dumps(write_outputs(values, signature), option=orjson.OPT_SERIALIZE_NUMPY)
     expected = [asked.answers[output][row] for row in wanted]
     found = largest_difference(expected, by_row(orjson.loads(written), output))

@@ -6,6 +6,7 @@ process reads and checks the files itself; nothing but specs, rows and answers t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,7 +50,15 @@ def open_hosted(spec: dict[str, Any]) -> Engine:
     return open_engine(runtime, {file: files[file] for file in entry.files}, manifest.signature, entry.options)
 
 
-def _cuml(manifest: Manifest, entry: EngineEntry, open_estimator: Any) -> Engine:
+def _cuml(manifest: Manifest, entry: EngineEntry, open_estimator: Callable[[], Any]) -> Engine:
     from service.runtimes.cuml import open_cuml
+    from service.runtimes.threads import limit_libraries, set_jobs
 
-    return open_cuml({}, manifest.signature, entry.options, open_estimator=open_estimator)
+    def open_() -> Any:
+        estimator = open_estimator()
+        # Its earlier steps compute on the CPU, on one thread like everything else.
+        set_jobs(estimator, 1)
+        limit_libraries(1)
+        return estimator
+
+    return open_cuml({}, manifest.signature, entry.options, open_estimator=open_)

@@ -133,7 +133,9 @@ class Loader:
 
         if rules.pickle == "never":
             return compiled, _without(manifest, [name for name in names if name not in covered])
-        if rules.pickle == "always" or not covered.issuperset(names) or rules.engine == ESTIMATOR:
+        # While the GPU is away the estimator answers what nothing else covers, and no request waits for its file.
+        here = {name for some in compiled if not some.may_be_away for name in some.outputs}
+        if rules.pickle == "always" or not here.issuperset(names) or rules.engine == ESTIMATOR:
             return (*compiled, option(ESTIMATOR, open_(), names, golden)), manifest
         closed = Option(
             name=ESTIMATOR,

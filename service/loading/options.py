@@ -11,11 +11,11 @@ from typing import Final
 import numpy as np
 
 from service.core.contracts import Engine
-from service.core.errors import CannotAnswer, GoldenDisagrees, TandemError
+from service.core.errors import GoldenDisagrees, TandemError
 from service.core.rules import Fidelity
 from service.core.table import Table, copied, take
 from service.loading.engines import NOT_HERE, open_engine
-from service.loading.golden import CLOSE_RTOL, EXACT_RTOL, Golden, compare
+from service.loading.golden import CLOSE_RTOL, EXACT_RTOL, Golden, answered, compare
 from service.repository.manifest import DroppedEngine, Manifest
 from service.scheduling.cost import CostCurve, measure
 from service.scheduling.routing import Option
@@ -109,7 +109,7 @@ def option(
     name: str, engine: Engine, outputs: Sequence[str], golden: Golden, *, exact: frozenset[str] = frozenset()
 ) -> Option:
     """An engine with its cost on this host; without a cost, where it does not answer any number of rows."""
-    rows = _answered(engine, golden, outputs[0])
+    rows = _answerable(engine, golden, outputs[0])
     curve = None
     if rows is not None:
         with contextlib.suppress(TandemError):  # SparsePCA gives two answers for one row
@@ -124,17 +124,14 @@ def option(
     )
 
 
-def _answered(engine: Engine, golden: Golden, output: str) -> Table | None:
+def _answerable(engine: Engine, golden: Golden, output: str) -> Table | None:
     """Rows of the sample that `engine` does not pass on, for timing it."""
     rows = golden.sample.rows
     try:
-        engine.run(copied(rows), (output,))
-    except CannotAnswer as error:
-        kept = np.flatnonzero(~error.rows)
-        return take(rows, kept) if kept.size else None
+        kept, _ = answered(engine, rows, output)
     except TandemError:
         return None
-    return rows
+    return take(rows, kept) if kept.size else None
 
 
 def cost(engine: Engine, rows: Table, output: str) -> CostCurve:

@@ -35,10 +35,11 @@ class FileEntry(BaseModel):
 
 
 class EngineEntry(BaseModel):
-    """A compiled engine that was proven, and for which outputs.
+    """A compiled engine, and the outputs it was proven for.
 
     `agreement` holds, per output, the largest relative difference from the estimator's own answers
-    on the golden rows: 0 is bit for bit. Labels are equal, else the output is not listed.
+    on the golden rows: 0 is bit for bit. Labels are equal, else the output is not listed. It is empty
+    of an engine that needs a GPU to be proven: whoever has one does that at load.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -77,7 +78,7 @@ class Manifest(BaseModel):
     libraries: dict[str, str]
     python: str
     scores: dict[str, Any] = Field(default_factory=dict, description="of the fit, where they were measured")
-    engines: tuple[EngineEntry, ...] = Field((), description="compiled at export and proven there, best first")
+    engines: tuple[EngineEntry, ...] = Field((), description="compiled at export, best first")
     dropped: tuple[DroppedEngine, ...] = ()
     trust: list[str] = Field(default_factory=list, description="names outside the allow-list, for the operator")
 

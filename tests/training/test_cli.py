@@ -89,6 +89,7 @@ def test_export_publishes_a_fitted_estimator_with_a_card(fitted: Path, tmp_path:
     assert result.exit_code == 0
     assert "flats 3" in result.stdout
     assert "outputs   predict" in result.stdout
+    assert "engine    cuml: predict; on a GPU, once it is proven there" in result.stdout
     assert (tmp_path / "flats" / "3" / "card.html").exists()
 
 

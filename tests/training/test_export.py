@@ -36,7 +36,7 @@ from service.core.rules import ModelRules
 from service.core.signature import Container
 from service.loading.loader import Loader
 from service.protocols.native import Exchange, write_outputs
-from service.repository.manifest import GOLDEN, MANIFEST, MODEL
+from service.repository.manifest import GOLDEN, MANIFEST, MODEL, read_manifest
 from service.repository.sources import Folder
 from service.runtimes.describe import FLOAT32_MAX, Described
 from training.export import ExportedModel, export
@@ -491,6 +491,26 @@ def test_further_files_can_be_made_from_the_description(tmp_path: Path) -> None:
 
     assert (exported.path / "columns.txt").read_bytes() == b"x0,x1,x2,x3"
     assert (exported.path / "engines.txt").read_bytes() == b"%d" % len(exported.manifest.engines)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "outputs"),
+    [
+        pytest.param(Ridge(), ["predict"], id="cuML has it"),
+        pytest.param(RandomForestRegressor(3, random_state=0), None, id="nvForest has it"),
+        pytest.param(DecisionTreeClassifier(), None, id="cuML has no such thing"),
+    ],
+)
+def test_what_cuml_could_answer_is_in_the_manifest_unproven(
+    tmp_path: Path, estimator: Any, outputs: list[str] | None
+) -> None:
+    exported = export(estimator.fit(_X, _Y), _X, name="it", repository=tmp_path)
+
+    found = {entry.name: entry for entry in read_manifest(exported.path, "it", 1).engines}
+    if outputs is None:
+        assert "cuml" not in found
+    else:
+        assert (found["cuml"].agreement, found["cuml"].options["outputs"]) == ({}, outputs)
 
 
 def test_rows_that_no_json_can_carry_are_not_recorded(tmp_path: Path) -> None:

@@ -157,3 +157,24 @@ def test_of_two_that_keep_as_much_the_first_stays(golden: Golden) -> None:
     proven = prove({"fake": Compiled((_candidate(), _candidate(off=1e-7)))}, golden, _SIGNATURE, "close")
 
     assert proven.engines[0].agreement["score_samples"] == 0.0
+
+
+def test_engine_for_gpus_alone_is_kept_unproven_with_the_outputs_it_could_give(golden: Golden) -> None:
+    candidate = Candidate("cuml", "cuml", ("predict", "score_samples"), files={}, options={"class": "it"})
+
+    proven = prove({"cuml": Compiled((candidate,))}, golden, _SIGNATURE, "close")
+
+    (entry,) = proven.engines
+    assert (entry.agreement, entry.exact) == ({}, ())
+    assert entry.options == {"class": "it", "outputs": ["predict", "score_samples"]}
+    assert proven.dropped == ()
+
+
+def test_engine_for_gpus_alone_is_dropped_where_only_the_exact_is_wanted(golden: Golden) -> None:
+    candidate = Candidate("cuml", "cuml", ("predict",), files={})
+
+    proven = prove({"cuml": Compiled((candidate,))}, golden, _SIGNATURE, "exact")
+
+    assert proven.engines == ()
+    ((name, reason),) = [(drop.name, drop.reason) for drop in proven.dropped]
+    assert (name, reason) == ("cuml", "only a GPU can prove it, and until then it is not exact")

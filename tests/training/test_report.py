@@ -160,6 +160,16 @@ def test_the_card_of_a_model_that_was_not_scored_has_neither_scores_nor_pictures
     assert "Pictures" not in text
 
 
+def test_the_card_says_what_waits_for_a_gpu_to_be_proven() -> None:
+    options = {"class": "cuml.linear_model.Ridge", "outputs": ["predict", "transform"]}
+    engine = EngineEntry(name="cuml", runtime="cuml", files=(), agreement={}, options=options)
+
+    text = read(card(Facts("churn", "Ridge", ""), described(), Proven((engine,)))).text
+
+    assert "could give predict, transform on a GPU. It is not proven yet" in text
+    assert "By the estimator itself" in text
+
+
 def test_the_call_on_the_card_survives_the_shell() -> None:
     parser = read(card(Facts("churn", "Ridge", ""), described(), Proven()))
 

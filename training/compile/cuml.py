@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Final
 
 from service.core.signature import Signature
 from service.core.table import Table
 from service.runtimes.cuml import TWINS, prepared, refusal, split
 from training.compile.candidate import Candidate, Compiled
+
+# nvForest computes them from Treelite's file, to the last digits and with the model file closed.
+FORESTS: Final = ("RandomForestClassifier", "RandomForestRegressor")
 
 
 def compile_cuml(estimator: Any, signature: Signature, sample: Table) -> Compiled:
@@ -23,7 +26,7 @@ def compile_cuml(estimator: Any, signature: Signature, sample: Table) -> Compile
     too, which needs no GPU. `sample` is not looked at.
     """
     _, last = split(estimator)
-    if (reason := refusal(last) or _refused_by_cuml(last)) is not None:
+    if (reason := refusal(last) or _left_to_nvforest(last) or _refused_by_cuml(last)) is not None:
         return Compiled(reasons={"": reason})
     twin = TWINS[type(last).__name__]
     offered = signature.output_names
@@ -34,16 +37,19 @@ def compile_cuml(estimator: Any, signature: Signature, sample: Table) -> Compile
     return Compiled((Candidate("cuml", "cuml", outputs, files={}, options={"class": twin.path}),), reasons)
 
 
+def _left_to_nvforest(estimator: Any) -> str | None:
+    return "nvForest computes forests on a GPU" if type(estimator).__name__ in FORESTS else None
+
+
 def _refused_by_cuml(estimator: Any) -> str | None:
-    """What cuML itself says of the settings. The way in is private, so its absence is no refusal."""
+    """What cuML itself says of the settings. Whatever keeps it from being asked is no refusal."""
     if find_spec("cuml") is None:
         return None
     module, _, name = TWINS[type(estimator).__name__].path.rpartition(".")
-    ask = getattr(getattr(import_module(module), name), "_params_from_cpu", None)
-    if ask is None:
-        return None
     try:
-        ask(prepared(estimator))
-    except ValueError as error:
+        getattr(import_module(module), name)._params_from_cpu(prepared(estimator))
+    except ValueError as error:  # UnsupportedOnGPU is one
         return f"cuML: {error}"
+    except Exception:  # a broken installation raises what it likes, and the private way in may be gone
+        return None
     return None

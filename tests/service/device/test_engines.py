@@ -1,56 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
-
-import numpy as np
 import pytest
 
 from service.core.errors import ArtefactError, EstimatorUnusable
-from service.core.table import Table, Values
 from service.device.engines import Engines
-from service.device.guard import Watch
 from service.runtimes.device_errors import DeviceUnavailable
-from service.scheduling.workers import Workers
-
-
-class Engine:
-    is_reentrant = False
-
-    def run(self, rows: Table, outputs: Sequence[str]) -> dict[str, Values]:
-        return dict.fromkeys(outputs, np.zeros(rows.n_rows))
-
-
-class Opener:
-    """Counts, and raises `error` if there is one."""
-
-    def __init__(self) -> None:
-        self.opened = 0
-        self.error: BaseException | None = None
-
-    def __call__(self, spec: dict[str, Any]) -> Engine:
-        self.opened += 1
-        if self.error is not None:
-            raise self.error
-        return Engine()
-
-
-@pytest.fixture
-def opener() -> Opener:
-    return Opener()
-
-
-@pytest.fixture
-def left() -> list[BaseException]:
-    return []
-
-
-@pytest.fixture
-def engines(opener: Opener, left: list[BaseException]) -> Iterator[Engines]:
-    workers = Workers(1)
-    workers.start()
-    yield Engines(opener, workers, Watch(60), Watch(60), left.append)
-    workers.stop()
+from tests.service.device.fake_engines import Opener
 
 
 def test_engine_is_opened_once_for_all_who_ask_the_same(engines: Engines, opener: Opener) -> None:

@@ -4,13 +4,13 @@ import socket
 import sys
 import threading
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-from service.core.table import Matrix, Table, Values
+from service.core.table import Matrix
 from service.device.engines import Engines
 from service.device.guard import Watch
 from service.device.host import Desk, beat, prepare_gpu
@@ -18,73 +18,21 @@ from service.runtimes.channel import Channel, ChannelClosed
 from service.runtimes.device_errors import DeviceUnavailable, unpack_error
 from service.runtimes.device_process import BEAT, Exit
 from service.runtimes.wire import Packing, pack_table, unpack_answers
-from service.scheduling.workers import Workers
-
-_PATIENCE_S = 30.0
-
-
-class Engine:
-    """Answers with its rows, once `gate` is open; `batches` are the numbers of rows that came together."""
-
-    is_reentrant = False
-
-    def __init__(self) -> None:
-        self.gate = threading.Event()
-        self.gate.set()
-        self.begun = threading.Event()
-        self.batches: list[int] = []
-
-    def run(self, rows: Table, outputs: Sequence[str]) -> dict[str, Values]:
-        assert isinstance(rows, Matrix)
-        self.begun.set()
-        self.gate.wait(_PATIENCE_S)
-        self.batches.append(rows.n_rows)
-        return dict.fromkeys(outputs, rows.values[:, 0])
-
-
-class Opener:
-    def __init__(self) -> None:
-        self.engine = Engine()
-        self.opened = 0
-        self.error: BaseException | None = None
-
-    def __call__(self, spec: dict[str, Any]) -> Engine:
-        self.opened += 1
-        if self.error is not None:
-            raise self.error
-        return self.engine
-
-
-@pytest.fixture
-def opener() -> Opener:
-    return Opener()
-
-
-@pytest.fixture
-def left() -> list[BaseException]:
-    return []
-
-
-@pytest.fixture
-def engines(opener: Opener, left: list[BaseException]) -> Iterator[Engines]:
-    workers = Workers(2)
-    workers.start()
-    yield Engines(opener, workers, Watch(60), Watch(60), left.append)
-    workers.stop()
+from tests.service.device.fake_engines import PATIENCE_S, Opener
 
 
 @pytest.fixture
 def desk(engines: Engines) -> Iterator[tuple[socket.socket, Channel]]:
     """The other end of a connection that is being served, as a socket and as a channel that has said hello."""
     ours, theirs = socket.socketpair()
-    ours.settimeout(_PATIENCE_S)
+    ours.settimeout(PATIENCE_S)
     thread = threading.Thread(target=Desk(Channel(theirs), engines).serve)
     thread.start()
     channel = Channel(ours)
     assert "hello" in channel.receive()[0]
     yield ours, channel
     channel.close()
-    thread.join(_PATIENCE_S)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()
 
 
@@ -115,7 +63,7 @@ def test_requests_that_arrive_while_the_engine_computes_are_one_batch(
     key = _open(channel, {"merges": True})
     engine.gate.clear()
     _ask(channel, 1, key, 1.0)
-    assert engine.begun.wait(_PATIENCE_S)
+    assert engine.begun.wait(PATIENCE_S)
     for number in (2, 3, 4):
         _ask(channel, number, key, float(number))
     # Once this has been answered, the questions before it have been read.
@@ -188,7 +136,7 @@ def test_end_of_a_connection_lets_its_engines_go(engines: Engines, opener: Opene
     key = _open(channel, {})
 
     channel.close()
-    thread.join(_PATIENCE_S)
+    thread.join(PATIENCE_S)
 
     with pytest.raises(DeviceUnavailable):
         engines.get(key)
@@ -210,7 +158,7 @@ def test_heart_beats_and_stops_with_the_parent(no_alarm: list[float]) -> None:
     first = parent.recv(1)
 
     parent.close()
-    thread.join(_PATIENCE_S)
+    thread.join(PATIENCE_S)
 
     assert (first, left) == (BEAT, [Exit.PARENT_GONE])
     assert no_alarm[0] == 7.0

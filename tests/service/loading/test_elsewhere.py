@@ -15,29 +15,38 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from service.core.errors import GoldenDisagrees, Unavailable
 from service.core.rules import ModelRules
 from service.core.table import Matrix
 from service.hosting import OPENER
 from service.loading.elsewhere import Elsewhere
+from service.loading.golden import read_golden
 from service.loading.loader import Checked, Loader
-from service.repository.manifest import MANIFEST
+from service.repository.manifest import GOLDEN, MANIFEST, read_manifest
 from service.repository.sources import Folder
 from service.runtimes.device_process import DeviceProcess
-from service.runtimes.remote import DeviceClient
+from service.runtimes.remote import DeviceClient, RemoteEngine
 from training.export import export
 
 _PATIENCE_S = 60.0
 _X = np.random.RandomState(0).normal(size=(60, 4))
 _Y = np.where(_X[:, 0] + _X[:, 1] > 0, "yes", "no")
 _FOREST = RandomForestClassifier(7, random_state=0).fit(_X, _Y)
+_SCORES = make_pipeline(StandardScaler(), LogisticRegression()).fit(_X, _Y)
+# Nothing is compiled from it: what is not on the GPU, the estimator computes.
+_NEIGHBOURS = KNeighborsClassifier(3, p=3).fit(_X, _Y)
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("models")
-    export(_FOREST, _X, name="forest", repository=root)
+    for name, estimator in {"forest": _FOREST, "scores": _SCORES, "neighbours": _NEIGHBOURS}.items():
+        export(estimator, _X, name=name, repository=root)
     return root
 
 
@@ -52,12 +61,12 @@ def process(request: pytest.FixtureRequest) -> Iterator[DeviceProcess]:
 
 @pytest.fixture
 def load(models: Path) -> Iterator[Callable[[Elsewhere], Checked]]:
-    """Loads the forest, and lets go of it afterwards."""
+    """Loads a model, and lets go of it afterwards."""
     loaded: list[Checked] = []
 
-    def load(elsewhere: Elsewhere, **rules: Any) -> Checked:
+    def load(elsewhere: Elsewhere, name: str = "forest", **rules: Any) -> Checked:
         said = ModelRules(**{"fidelity": "close", "pickle": "lazy", **rules})
-        loaded.append(Loader(elsewhere=elsewhere, rules=lambda _: said)(Folder(models).scan().versions["forest"][1]))
+        loaded.append(Loader(elsewhere=elsewhere, rules=lambda _: said)(Folder(models).scan().versions[name][1]))
         return loaded[-1]
 
     yield load
@@ -133,7 +142,18 @@ def test_isolated_model_that_cannot_be_opened_is_refused_with_the_reason(
         Loader(elsewhere=elsewhere, rules=lambda _: rules)(Folder(copied).scan().versions["forest"][1])
 
 
+def _engines(checked: Checked) -> dict[str, Any]:
+    return {row["name"]: row for row in checked.about()["engines"]}
+
+
+def _dropped(checked: Checked, name: str) -> list[tuple[str | None, str]]:
+    drops = checked.about()["dropped_engines"]
+    return [(drop.get("output"), drop["reason"]) for drop in drops if drop["name"] == name]
+
+
 _ON_A_DEVICE = "tests.service.loading.on_a_device:open_hosted"
+_WRONG = "tests.service.loading.on_a_device:open_wrong"
+_WORSE_AFTER_A_RESTART = "tests.service.loading.on_a_device:open_worse_after_a_restart"
 
 
 @pytest.mark.parametrize("process", [_ON_A_DEVICE], indirect=True)
@@ -172,3 +192,99 @@ def test_engine_that_does_not_open_on_the_device_is_dropped_and_the_cpu_serves(
 
     assert np.array_equal(_asked(checked), _FOREST.predict_proba(_X))
     assert [drop.name for drop in checked.dropped if "nvforest cannot open it" in drop.reason] == ["nvforest"]
+
+
+@pytest.mark.parametrize("process", [_WORSE_AFTER_A_RESTART], indirect=True)
+def test_engine_that_was_exact_must_be_so_after_a_restart_too(
+    process: DeviceProcess, models: Path, tmp_path: Path
+) -> None:
+    found = Folder(Path(shutil.copytree(models, tmp_path / "models"))).scan().versions["forest"][1]
+    manifest = read_manifest(found.path, found.name, found.version)
+    golden = read_golden((found.path / GOLDEN).read_bytes(), manifest.signature)
+    rules = {"trust": [], "allow_version_mismatch": False, "rules": {"fidelity": "close"}}
+    (trial,) = Elsewhere(gpu=DeviceClient(process.path)).on_gpu(found, manifest, golden, rules)
+    assert trial.option is not None and isinstance(trial.option.engine, RemoteEngine)
+    assert "predict_proba" in trial.option.exact
+
+    _kill(process)
+    assert process.wait_for_restart(1, _PATIENCE_S)
+
+    with pytest.raises(GoldenDisagrees, match=r"forest/1: predict_.* where .* was recorded"):
+        trial.option.engine.open()
+
+
+@pytest.mark.parametrize("process", [_ON_A_DEVICE], indirect=True)
+def test_engine_that_no_export_could_prove_is_proven_on_the_device(process: DeviceProcess, load: Any) -> None:
+    checked = load(Elsewhere(gpu=DeviceClient(process.path)), "scores", engine="cuml")
+
+    cuml = _engines(checked)["cuml"]
+    assert set(cuml["outputs"]) == set(checked.manifest.signature.output_names)
+    assert cuml["exact"] == []
+    assert cuml["seconds"]
+    assert _dropped(checked, "cuml") == []
+    np.testing.assert_allclose(_asked(checked), _SCORES.predict_proba(_X), rtol=1e-12)
+    assert np.array_equal(_asked(checked, "predict"), _SCORES.predict(_X))
+
+
+@pytest.mark.parametrize("process", [_WRONG], indirect=True)
+def test_outputs_that_disagree_on_the_device_are_dropped_and_told(process: DeviceProcess, load: Any) -> None:
+    checked = load(Elsewhere(gpu=DeviceClient(process.path)), "scores")
+
+    # Labels are right, whatever the scores.
+    assert _engines(checked)["cuml"]["outputs"] == ["predict"]
+    told = dict(_dropped(checked, "cuml"))
+    assert set(told) == {"predict_proba", "predict_log_proba", "decision_function"}
+    assert all(reason.startswith("on this host, it does not repeat the golden rows: [") for reason in told.values())
+    np.testing.assert_allclose(_asked(checked), _SCORES.predict_proba(_X), rtol=1e-12)
+
+
+def test_engine_that_is_not_installed_on_the_device_is_dropped_with_the_reason(
+    process: DeviceProcess, load: Any
+) -> None:
+    checked = load(Elsewhere(gpu=DeviceClient(process.path)), "scores")
+
+    assert "cuml" not in _engines(checked)
+    ((_, reason),) = _dropped(checked, "cuml")
+    assert reason.startswith("on this host, the engine cannot be opened: ModuleNotFoundError: No module named 'cuml")
+
+
+def test_without_a_gpu_its_engine_is_told_to_be_unproven_and_no_file_is_opened(
+    load: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("service.loading.loader.open_model", lambda *_, **__: pytest.fail("the model file was opened"))
+
+    checked = load(Elsewhere(), "scores")
+
+    assert set(_engines(checked)) == {"onnx", "estimator"}
+    assert _dropped(checked, "cuml") == [
+        (None, "it needs a GPU, and must repeat the golden rows there before it answers")
+    ]
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("process", [_ON_A_DEVICE], indirect=True)
+@pytest.mark.parametrize(
+    ("rules", "why"),
+    [
+        pytest.param({"pickle": "never"}, "none may be opened (pickle: never)", id="the file stays closed"),
+        pytest.param({"fidelity": "exact"}, "none of its outputs is exact (fidelity: exact)", id="only the exact"),
+    ],
+)
+def test_rules_that_keep_an_engine_from_the_device_are_told(
+    process: DeviceProcess, load: Any, rules: dict[str, str], why: str
+) -> None:
+    checked = load(Elsewhere(gpu=DeviceClient(process.path)), "scores", **rules)
+
+    assert "cuml" not in _engines(checked)
+    ((_, reason),) = _dropped(checked, "cuml")
+    assert why in reason
+
+
+@pytest.mark.parametrize("process", [_ON_A_DEVICE], indirect=True)
+def test_what_only_the_device_covers_finds_the_estimator_open_when_it_is_away(
+    process: DeviceProcess, load: Any
+) -> None:
+    checked = load(Elsewhere(gpu=DeviceClient(process.path)), "neighbours")
+
+    assert _engines(checked)["cuml"]["outputs"] == ["predict", "predict_proba"]
+    assert _engines(checked)["estimator"]["seconds"]

@@ -7,7 +7,8 @@ import pytest
 from service.core.errors import EngineUnusable
 from service.core.signature import Container, Signature
 from service.loading import engines
-from service.loading.engines import open_engine
+from service.loading.engines import open_engine, unproven
+from service.repository.manifest import EngineEntry
 
 _SIGNATURE = Signature(container=Container.ARRAY, columns=(), outputs=())
 
@@ -49,3 +50,17 @@ def test_every_runtime_has_its_module(runtime: str) -> None:
     module, _, function = engines.RUNTIMES[runtime].partition(":")
 
     assert callable(getattr(import_module(module), function))
+
+
+@pytest.mark.parametrize(
+    ("runtime", "agreement", "expected"),
+    [
+        pytest.param("cuml", {}, ("predict",), id="a GPU's"),
+        pytest.param("cuml", {"predict": 0.0}, (), id="a GPU's that was proven"),
+        pytest.param("onnx", {}, (), id="of a CPU, which could have been asked"),
+    ],
+)
+def test_only_what_a_gpu_must_prove_is_unproven(runtime: str, agreement: Any, expected: tuple[str, ...]) -> None:
+    entry = EngineEntry(name="it", runtime=runtime, files=(), agreement=agreement, options={"outputs": ["predict"]})
+
+    assert unproven(entry) == expected

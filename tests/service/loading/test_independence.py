@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from service.core.errors import CannotAnswer
 from service.core.table import Matrix, SparseRows, Table, Values
 from service.loading.independence import row_by_row
 
@@ -55,3 +56,22 @@ def test_sparse_answers_are_compared_by_row(scale: float, merges: bool) -> None:
         return SparseRows(3, np.arange(len(values) + 1), np.ones(len(values), dtype=int), data)
 
     assert row_by_row(_Engine(sparse), _ROWS, ("predict",)) is merges
+
+
+@pytest.mark.parametrize(
+    ("limit", "change", "merges"),
+    [
+        pytest.param(4.0, lambda name, values: values, True, id="the others are answered alike"),
+        pytest.param(4.0, _of_the_batch, False, id="the others depend on each other"),
+        pytest.param(0.0, lambda name, values: values, False, id="nothing is answered"),
+    ],
+)
+def test_rows_that_an_engine_passes_on_do_not_count(limit: float, change: Any, merges: bool) -> None:
+    class Picky(_Engine):
+        def run(self, rows: Table, outputs: Sequence[str]) -> dict[str, Values]:
+            assert isinstance(rows, Matrix)
+            if (large := rows.values[:, 0] > limit).any():
+                raise CannotAnswer("too large", large)
+            return super().run(rows, outputs)
+
+    assert row_by_row(Picky(change), _ROWS, ("predict",)) is merges

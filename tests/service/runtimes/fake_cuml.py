@@ -110,6 +110,11 @@ class FakeTwin:
 @pytest.fixture
 def cuml(monkeypatch: pytest.MonkeyPatch) -> type[FakeTwin]:
     """The modules of cuML are there, with fakes in them."""
+    return install(monkeypatch)
+
+
+def install(monkeypatch: pytest.MonkeyPatch) -> type[FakeTwin]:
+    """Put the fakes where cuML's classes are looked for, until `monkeypatch` is undone."""
     FakeTwin.calls.clear()
     for name, twin in TWINS.items():
         path, _, kind = twin.path.rpartition(".")

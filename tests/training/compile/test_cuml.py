@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.ensemble import GradientBoostingClassifier
+from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -60,3 +60,16 @@ def test_cuml_is_asked_where_it_is_installed(cuml: type[FakeTwin], monkeypatch: 
     monkeypatch.setattr(cuml, "_params_from_cpu", refuse)
 
     assert compiled(LogisticRegression()).reasons == {"": "cuML: `C` is not supported on Sundays"}
+
+
+def test_forests_are_left_to_nvforest() -> None:
+    assert compiled(RandomForestClassifier(2)).reasons == {"": "nvForest computes forests on a GPU"}
+
+
+def test_cuml_that_cannot_be_asked_refuses_nothing(cuml: type[FakeTwin], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(model: Any) -> dict[str, Any]:
+        raise ImportError("libcuml.so: cannot open shared object file")
+
+    monkeypatch.setattr(cuml, "_params_from_cpu", fail)
+
+    assert len(compiled(LogisticRegression()).candidates) == 1
