@@ -13,6 +13,7 @@ from service.loading.memory import give_back
 from service.observability.logs import log_access
 from service.protocols.api import Api
 from service.protocols.http import HttpReply, HttpRequest
+from service.protocols.routes import by_path, dialects_of
 from service.repository.catalog import Catalog
 from service.repository.sources import BareFile, Folder, Found, Source
 from service.repository.versions import Loaded
@@ -53,8 +54,14 @@ class Tandem:
         self._is_started = False
         _restart_after_fork(self)
         self.server = ModelServer(self._catalog)
+        self.paths = by_path(settings.dialects)
         self.api = Api(
-            self.server, max_body_bytes=settings.max_body_bytes, timeout_s=settings.timeout_s, record=_record
+            self.server,
+            max_body_bytes=settings.max_body_bytes,
+            timeout_s=settings.timeout_s,
+            record=_record,
+            model_control=settings.model_control,
+            dialects=dialects_of(settings.dialects),
         )
 
     def start(self) -> None:

@@ -61,11 +61,15 @@ class ModelServer:
             about["reasons"] = {str(version): reason for version, reason in summary.reasons.items()}
         return about | (_about(loaded) if loaded is not None else {})
 
+    def version(self, target: Target) -> Served:
+        lease = self._catalog.lease(target)
+        try:
+            return _served(lease.loaded)
+        finally:
+            lease.release()
+
     def served(self) -> list[Served]:
-        return [
-            Served(loaded.manifest.name, loaded.manifest.version, loaded.manifest.signature, loaded.example)
-            for loaded in self._catalog.served()
-        ]
+        return [_served(loaded) for loaded in self._catalog.served()]
 
     def is_ready(self) -> bool:
         return self._catalog.is_loaded and not self._is_draining
@@ -77,6 +81,10 @@ class ModelServer:
     def drain(self) -> None:
         """From now on the service is not ready; what was accepted is still answered."""
         self._is_draining = True
+
+
+def _served(loaded: Loaded) -> Served:
+    return Served(loaded.manifest.name, loaded.manifest.version, loaded.manifest.signature, loaded.example)
 
 
 def _about(loaded: Loaded) -> dict[str, Any]:

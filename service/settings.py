@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.core.rules import Fidelity, ModelRules, Pickle
 from service.repository.allowlist import refused_names
+
+DialectName: TypeAlias = Literal["v2", "v1", "mlflow", "sagemaker", "vertex", "torchserve"]
 
 
 class Settings(BaseSettings):
@@ -77,6 +79,13 @@ class Settings(BaseSettings):
     queue_bytes: int = Field(
         256 * 1024 * 1024, ge=1024, le=2**40, description="bytes of rows that may wait, in all processes together"
     )
+    dialects: Annotated[tuple[DialectName, ...], NoDecode] = Field(
+        get_args(DialectName), description="protocols of other servers that are spoken beside the native one"
+    )
+    model_control: bool = Field(
+        False, description="whoever reaches the service may load and unload models by the protocols that can ask for it"
+    )
+    grpc_port: int | None = Field(None, ge=1, le=65535, description="gRPC is answered there, too")
     max_body_bytes: int = Field(
         10 * 1024 * 1024, ge=1024, le=2**31, description="larger request bodies are refused with 413"
     )
@@ -94,7 +103,7 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = Field("json", description="JSON lines, or lines for people")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
 
-    @field_validator("trust", "isolate", mode="before")
+    @field_validator("trust", "isolate", "dialects", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
@@ -122,7 +131,8 @@ class Settings(BaseSettings):
     def as_environment(self) -> dict[str, str]:
         """The variables that make another process read these settings."""
         given = self.model_dump(exclude_none=True)
-        given["trust"], given["isolate"] = ",".join(self.trust), ",".join(self.isolate)
+        for name in ("trust", "isolate", "dialects"):
+            given[name] = ",".join(given[name])
         rules = {model: rules.model_dump(exclude_none=True) for model, rules in self.per_model.items()}
         given["per_model"] = json.dumps(rules)
         return {f"TANDEM_{name.upper()}": str(value) for name, value in given.items()}

@@ -75,6 +75,10 @@ class Server(Protocol):
         """What `GET /models/{name}` shows. Raises UnknownModel."""
         ...
 
+    def version(self, target: Target) -> Served:
+        """The version that `target` means, to be described. Raises what `infer` does before it reads."""
+        ...
+
     def served(self) -> list[Served]:
         """One per model, the version that a plain request gets, ordered by name."""
         ...

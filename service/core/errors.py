@@ -8,6 +8,8 @@ of the server's inside (no paths, no tracebacks).
     ├── RequestError                  the caller can mend it
     │   ├── UnreadableRequest         the bytes are not what they claim to be
     │   ├── UnsupportedMediaType
+    │   │   └── UnsupportedCoding
+    │   ├── NotAllowed                what only the operator may do, or whom the operator lets
     │   ├── RequestTooLarge
     │   ├── UnknownRoute, MethodNotAllowed
     │   ├── UnknownModel, UnknownVersion, UnknownLabel
@@ -60,6 +62,17 @@ class UnreadableRequest(RequestError):
 
 class UnsupportedMediaType(RequestError):
     title = "Unsupported media type"
+
+
+class UnsupportedCoding(UnsupportedMediaType):
+    """The body is compressed in a way that is not read here."""
+
+    def __init__(self, coding: str) -> None:
+        super().__init__(f"the body is coded with {coding[:30]!r}; gzip and deflate are read")
+
+
+class NotAllowed(RequestError):
+    title = "Not allowed"
 
 
 class RequestTooLarge(RequestError):

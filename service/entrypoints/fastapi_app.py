@@ -26,8 +26,8 @@ from service.assembly import Tandem
 from service.core.deadline import Deadline
 from service.observability.logs import configure_logs
 from service.protocols.api import Api, request_id
-from service.protocols.http import HttpReply, HttpRequest, Route, parse_query
-from service.protocols.routes import by_path
+from service.protocols.http import HttpReply, HttpRequest, parse_query
+from service.protocols.route import Route, problem_of
 from service.settings import Settings
 
 
@@ -64,7 +64,7 @@ def create_router(settings: Settings | None = None, *, tandem: Tandem | None = N
         await asyncio.to_thread(service.stop)
 
     router = APIRouter(lifespan=lifespan, redirect_slashes=False)
-    for path, methods in by_path().items():
+    for path, methods in service.paths.items():
         # An ASGI callable rather than a function: twice the requests per second, because nothing
         # is parsed that the core parses itself. Without methods, every method arrives here.
         router.routes.append(StarletteRoute(path, _Endpoint(service.api, methods), methods=[], include_in_schema=False))
@@ -131,6 +131,7 @@ class _Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         http = _request(scope)
+        http.problem = problem_of(self._methods, http.method)
         try:
             http.body = await _read_body(receive, self._api.max_body_bytes, http.headers.get("content-length"))
         except _TooLarge:

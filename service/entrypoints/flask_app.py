@@ -24,8 +24,8 @@ from werkzeug.wsgi import get_input_stream
 from service.assembly import Tandem
 from service.observability.logs import configure_logs
 from service.protocols.api import Api, request_id
-from service.protocols.http import HttpReply, HttpRequest, Route, parse_query
-from service.protocols.routes import by_path
+from service.protocols.http import HttpReply, HttpRequest, parse_query
+from service.protocols.route import Route, problem_of
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -51,11 +51,13 @@ def create_app(settings: Settings | None = None) -> Flask:
         return _response(api.not_found(_request(request.environ, request.path)))
 
     def method_not_allowed(error: HTTPException) -> Response:
-        return _response(api.wrong_method(_methods_of_path(), _request(request.environ, request.path)))
+        methods, http = _methods_of_path(), _request(request.environ, request.path)
+        http.problem = problem_of(methods, http.method)
+        return _response(api.wrong_method(methods, http))
 
     app.register_error_handler(NotFound, not_found)
     app.register_error_handler(MethodNotAllowed, method_not_allowed)
-    app.wsgi_app = _Direct(app, api)  # type: ignore[method-assign]
+    app.wsgi_app = _Direct(app, extension.tandem)  # type: ignore[method-assign]
     return app
 
 
@@ -76,7 +78,7 @@ def create_blueprint(tandem: Tandem) -> Blueprint:
     """Every route of Tandem. Whoever registers it calls `tandem.start()`; `TandemExtension` does both."""
     blueprint = Blueprint("tandem", __name__)
     seats = threading.Semaphore(tandem.settings.max_waiting or sys.maxsize)
-    for path, methods in by_path().items():
+    for path, methods in tandem.paths.items():
         blueprint.add_url_rule(
             path.replace("{", "<").replace("}", ">"),
             endpoint=_endpoint(path),
@@ -94,14 +96,14 @@ class _Direct:
     Paths that begin with two slashes are refused here: Werkzeug would strip them before it looks for a route.
     """
 
-    def __init__(self, app: Flask, api: Api) -> None:
+    def __init__(self, app: Flask, tandem: Tandem) -> None:
         self._app = app
-        self._api = api
+        self._api = tandem.api
         self._others: WSGIApplication = app.wsgi_app
-        views = {path: app.view_functions[f"tandem.{_endpoint(path)}"] for path in by_path()}
+        views = {path: app.view_functions[f"tandem.{_endpoint(path)}"] for path in tandem.paths}
         self._patterns = [
             (re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(path))), cast(_View, views[path]))
-            for path, methods in by_path().items()
+            for path, methods in tandem.paths.items()
             if "POST" in methods
         ]
 
@@ -153,6 +155,7 @@ class _View:
 
     def answer(self, environ: WSGIEnvironment, path: str, path_params: Mapping[str, str]) -> HttpReply:
         http = _request(environ, path, path_params)
+        http.problem = problem_of(self.methods_of_path, http.method)
         try:
             http.body = _read_body(environ, self._api.max_body_bytes)
         except RequestEntityTooLarge:
@@ -222,7 +225,7 @@ def _header_name(key: str) -> str:
 
 def _endpoint(path: str) -> str:
     """The name of a route in Flask's terms."""
-    return path.strip("/").replace("/", "_").replace(".", "_").translate({123: None, 125: None})
+    return path.replace(".", "_")
 
 
 def _response(reply: HttpReply) -> Response:

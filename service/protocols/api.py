@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Final
 
@@ -18,6 +18,7 @@ from service.core.deadline import Deadline
 from service.core.errors import (
     DeadlinePassed,
     MethodNotAllowed,
+    NotAllowed,
     Overloaded,
     RequestTooLarge,
     UnknownRoute,
@@ -25,7 +26,9 @@ from service.core.errors import (
     shorten,
 )
 from service.core.futures import settle
-from service.protocols.http import HttpReply, HttpRequest, Route
+from service.protocols.coding import uncoded
+from service.protocols.http import HttpReply, HttpRequest
+from service.protocols.route import Dialect, Route, Scope, route_of
 from service.protocols.status import problem_reply
 
 # What a caller may choose as its request id: safe in a header and in a log line.
@@ -46,37 +49,54 @@ class Api:
         max_body_bytes: larger bodies are refused; entry points stop reading there.
         timeout_s: how long an entry point waits for a future at most, before it calls `too_late`.
         record: writes the access log.
+        model_control: whoever reaches the service may change what it serves.
+        dialects: those whose prefix decides how a path without a route is refused.
     """
 
-    def __init__(self, server: Server, *, max_body_bytes: int, timeout_s: float, record: Record) -> None:
+    def __init__(
+        self,
+        server: Server,
+        *,
+        max_body_bytes: int,
+        timeout_s: float,
+        record: Record,
+        model_control: bool = False,
+        dialects: Sequence[Dialect] = (),
+    ) -> None:
         self.server = server
         self.max_body_bytes = max_body_bytes
         self.timeout_s = timeout_s
         self._record = record
+        self._model_control = model_control
+        self._prefixes = [(dialect.prefix, dialect.problem) for dialect in dialects if dialect.prefix]
 
     def answer(self, methods: Mapping[str, Route], http: HttpRequest) -> HttpReply | Future[HttpReply]:
         """The reply, or a future of it. Neither raises; the future holds a reply whatever happened."""
         started = time.perf_counter()
         try:
             http.deadline = self._deadline(http.headers.get(TIMEOUT_HEADER))
-            # A HEAD is a GET whose body the web server leaves out.
-            route = methods.get("GET" if http.method == "HEAD" else http.method)
+            route = route_of(methods, http.method)
             if route is None:
                 raise MethodNotAllowed(http.method, allowed_methods(methods))
+            if route.scope is Scope.ADMIN and not self._model_control:
+                raise NotAllowed("what is served may not be changed from outside; the operator can allow it")
+            if "content-encoding" in http.headers:
+                http.body = uncoded(http.body, http.headers["content-encoding"], self.max_body_bytes)
             reply = route.handler(self.server, http)
         except Exception as error:
-            return self._finish(http, problem_reply(error, http.request_id), started, error)
+            return self._finish(http, _problem(http, error), started, error)
         if not isinstance(reply, Future):
             return self._finish(http, reply, started, None)
 
         def finish(done: Future[HttpReply]) -> HttpReply:
             error = done.exception()
-            written = done.result() if error is None else problem_reply(error, http.request_id)
+            written = done.result() if error is None else _problem(http, error)
             return self._finish(http, written, started, error)
 
         return finish(reply) if reply.done() else settle(reply, finish)
 
     def not_found(self, http: HttpRequest) -> HttpReply:
+        http.problem = next((write for prefix, write in self._prefixes if http.path.startswith(prefix)), None)
         return self._refuse(http, UnknownRoute())
 
     def wrong_method(self, methods: Mapping[str, Route], http: HttpRequest) -> HttpReply:
@@ -110,7 +130,7 @@ class Api:
         return Deadline.after(min(int(asked_ms) / 1000, self.timeout_s))
 
     def _refuse(self, http: HttpRequest, error: Exception) -> HttpReply:
-        return self._finish(http, problem_reply(error, http.request_id), time.perf_counter(), error)
+        return self._finish(http, _problem(http, error), time.perf_counter(), error)
 
     def _finish(self, http: HttpRequest, reply: HttpReply, started: float, error: BaseException | None) -> HttpReply:
         reply.headers["x-request-id"] = http.request_id
@@ -120,6 +140,10 @@ class Api:
             http.answered = True
             self._record(http, reply, time.perf_counter() - started, error)
         return reply
+
+
+def _problem(http: HttpRequest, error: BaseException) -> HttpReply:
+    return (http.problem or problem_reply)(error, http.request_id)
 
 
 def allowed_methods(methods: Mapping[str, Route]) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from service.core.contracts import Server
 from service.core.errors import Unavailable
-from service.protocols.http import HttpReply, HttpRequest, Route, Scope, json_reply
+from service.protocols.http import HttpReply, HttpRequest, json_reply
+from service.protocols.route import Route, Scope
 
 
 def list_models(server: Server, http: HttpRequest) -> HttpReply:

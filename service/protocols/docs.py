@@ -12,7 +12,8 @@ from typing import Final
 
 from service.core.contracts import Server
 from service.core.errors import UnknownRoute
-from service.protocols.http import HttpReply, HttpRequest, Route, Scope
+from service.protocols.http import HttpReply, HttpRequest
+from service.protocols.route import Route, Scope
 
 # Addresses are relative, so that the page also works under a prefix in somebody else's app.
 PAGE: Final = b"""<!doctype html>

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
@@ -13,7 +11,6 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from service.core.contracts import Server
 from service.core.deadline import NEVER, Deadline
 
 JSON: Final = "application/json"
@@ -24,7 +21,8 @@ PROBLEM: Final = "application/problem+json"
 class HttpRequest:
     """`path_params` are percent-decoded; header names are lower-case; repeated headers are joined by commas.
     `answered` is set with the reply that goes out, so that a later one is not counted too. `may_block` says
-    that whoever asks has a thread to itself, and would only wait on it.
+    that whoever asks has a thread to itself, and would only wait on it. `problem` writes what goes wrong as
+    the dialect of the route has it; None is the native one.
     """
 
     method: str
@@ -37,6 +35,7 @@ class HttpRequest:
     may_block: bool = False
     deadline: Deadline = NEVER
     answered: bool = False
+    problem: Problem | None = None
 
 
 @dataclass(slots=True)
@@ -47,25 +46,8 @@ class HttpReply:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-class Scope(StrEnum):
-    """What a caller must be allowed to do. Every route names one, so that none is left open by accident."""
-
-    PUBLIC = "public"
-    PREDICT = "predict"
-
-
-Handler = Callable[[Server, HttpRequest], "HttpReply | Future[HttpReply]"]
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """`path` as in `/models/{name}`; a parameter is one path segment."""
-
-    method: str
-    path: str
-    handler: Handler
-    scope: Scope
-    summary: str
+# Writes an error, given the request id, as one dialect does.
+Problem = Callable[[BaseException, str], HttpReply]
 
 
 def json_reply(content: Any, status: int = 200) -> HttpReply:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.signature import Signature
+from service.protocols.values import exact_integers
 
 simdjson: Any
 try:
@@ -49,7 +50,7 @@ def read_number_rows(body: bytes, signature: Signature) -> tuple[NDArray[Any], A
     except (ValueError, TypeError, RuntimeError, KeyError, AttributeError):
         return None
     # Beyond the mantissa an integer may have lost digits, and nothing tells integers from floats here.
-    largest = min(2.0 ** (np.finfo(dtype).nmant + 1) - 1, signature.max_abs)
+    largest = min(exact_integers(dtype), signature.max_abs)
     if not (flat.size and np.abs(flat).max() <= largest):
         return None
     return flat.reshape(-1, width).astype(dtype), outputs

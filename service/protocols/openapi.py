@@ -11,8 +11,9 @@ from pydantic.json_schema import models_json_schema
 from service import __version__
 from service.core.contracts import Served
 from service.protocols.contract import reply_types, request_types
-from service.protocols.http import PROBLEM, Route, Scope
+from service.protocols.http import PROBLEM
 from service.protocols.native import has_record_form
+from service.protocols.route import Route, Scope
 from service.protocols.status import ProblemDetails
 
 _REF: Final = "#/components/schemas/{model}"

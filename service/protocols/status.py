@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
@@ -14,7 +15,9 @@ from service.protocols.http import PROBLEM, HttpReply
 # Most specific first: the first class that fits an error decides.
 STATUS: Final[tuple[tuple[type[TandemError], int, str], ...]] = (
     (errors.UnreadableRequest, 400, "unreadable-request"),
+    (errors.UnsupportedCoding, 415, "unsupported-coding"),
     (errors.UnsupportedMediaType, 415, "unsupported-media-type"),
+    (errors.NotAllowed, 403, "not-allowed"),
     (errors.RequestTooLarge, 413, "request-too-large"),
     (errors.UnknownRoute, 404, "unknown-route"),
     (errors.UnknownModel, 404, "unknown-model"),
@@ -58,29 +61,47 @@ class ProblemDetails(BaseModel):
     errors: list[CellProblem] | None = None
 
 
-def problem_reply(error: BaseException, request_id: str) -> HttpReply:
-    """The reply for `error`. One that the table does not know says nothing but that it happened:
-    an exception of a library may quote paths or data, and an ArtefactError is for operators.
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What a caller is told of an error, whatever the dialect: `error` holds nothing of the service's inside."""
+
+    status: int
+    kind: str
+    error: TandemError
+    headers: dict[str, str]
+
+
+def refusal_of(error: BaseException) -> Refusal:
+    """One that the table does not know says nothing but that it happened: an exception of a library may
+    quote paths or data, and an ArtefactError is for operators.
     """
     status, kind = _entry(error)
     known = error if isinstance(error, _FOR_CALLERS) else errors.ModelFailed()
-    content: dict[str, Any] = {
-        "type": f"urn:tandem:problem:{kind}",
-        "title": known.title,
-        "status": status,
-        "detail": str(known),
-        "request_id": request_id,
-    }
-    if isinstance(known, errors.InvalidRows):
-        content["errors"] = [
-            {"row": p.row, "column": p.column, "expected": p.expected, "got": p.got} for p in known.problems
-        ]
     headers: dict[str, str] = {}
     if isinstance(known, errors.MethodNotAllowed):
         headers["allow"] = ", ".join(known.allowed)
     if isinstance(known, errors.Unavailable):
         headers["retry-after"] = str(known.retry_after_s)
-    return HttpReply(status, _within_limit(content), PROBLEM, headers)
+    if isinstance(known, errors.UnsupportedCoding):
+        headers["accept-encoding"] = "gzip, deflate"
+    return Refusal(status, kind, known, headers)
+
+
+def problem_reply(error: BaseException, request_id: str) -> HttpReply:
+    """The reply for `error` in Tandem's own dialect."""
+    refusal = refusal_of(error)
+    content: dict[str, Any] = {
+        "type": f"urn:tandem:problem:{refusal.kind}",
+        "title": refusal.error.title,
+        "status": refusal.status,
+        "detail": str(refusal.error),
+        "request_id": request_id,
+    }
+    if isinstance(refusal.error, errors.InvalidRows):
+        content["errors"] = [
+            {"row": p.row, "column": p.column, "expected": p.expected, "got": p.got} for p in refusal.error.problems
+        ]
+    return HttpReply(refusal.status, _within_limit(content), PROBLEM, refusal.headers)
 
 
 def _within_limit(content: dict[str, Any]) -> bytes:

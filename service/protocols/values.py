@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final, Literal, cast
 
 import numpy as np
@@ -55,6 +56,10 @@ class Problems:
         self.count += 1
         if len(self._found) < self.KEPT:
             self._found.append((-1 if row is None else row, Problem(row, column, expected, got)))
+
+    def first(self) -> Problem:
+        """The first by row, of those kept; there must be one."""
+        return min(self._found, key=lambda item: item[0])[1]
 
     def raise_if_any(self) -> None:
         """Raises InvalidRows with the first problems, by row."""
@@ -101,7 +106,7 @@ def decode_numbers(flat: list[Any], dtype: np.dtype[Any], *, nullable: bool, max
     """
     kinds = set(map(type, flat))
     if dtype.kind == "f":
-        return _floats(flat, dtype, kinds, nullable, min(max_abs, EXACT_FLOATS, float(np.finfo(dtype).max)))
+        return _floats(flat, dtype, kinds, nullable, min(EXACT_FLOATS, _float_limit(dtype.name, max_abs)))
     if dtype.kind == "b":
         return np.array(flat, dtype=bool) if kinds == {bool} else None
     return _ints(flat, dtype, kinds)
@@ -178,8 +183,19 @@ def _accept_kind(column: Column) -> Accept:
 
 def float_limit(column: Column) -> float:
     """The largest number that a float column takes; always finite."""
-    top = float(np.finfo(column.dtype).max)
-    return top if column.max_abs is None else min(top, column.max_abs)
+    return _float_limit(column.dtype, column.max_abs)
+
+
+@lru_cache(maxsize=16)
+def exact_integers(dtype: np.dtype[Any]) -> float:
+    """Every integer up to here is a number of the float `dtype`, and no other one rounds to it."""
+    return float(2.0 ** (np.finfo(dtype).nmant + 1) - 1)
+
+
+@lru_cache(maxsize=1024)
+def _float_limit(dtype: str, max_abs: float | None) -> float:
+    top = float(np.finfo(dtype).max)
+    return top if max_abs is None else min(top, max_abs)
 
 
 def int_limits(column: Column) -> tuple[int, int]:
@@ -238,19 +254,23 @@ def datetime_unit(column: Column) -> Literal["s", "ms", "us", "ns"]:
 
 # -- a column at once: the quick way, and the last step of the slow one --------------------------
 
+_NUMBERS: Final = frozenset({float, int})
+_NUMBERS_OR_NULL: Final = _NUMBERS | {type(None)}
+_DTYPE: Final = {name: np.dtype(name) for name in FLOATS}
+
 
 def _floats(
     values: Sequence[Any], dtype: np.dtype[Any], kinds: set[type], nullable: bool, limit: float
 ) -> NDArray[Any] | None:
-    if not kinds <= ({float, int, type(None)} if nullable else {float, int}):
+    if not kinds <= (_NUMBERS_OR_NULL if nullable else _NUMBERS):
         return None
     try:
         array = np.array(values, dtype=np.float64)
     except OverflowError:  # an integer of more than 1024 bits
         return None
     if int in kinds:
-        # Integers below 2^(mantissa bits) are exact; from there on they are looked at one by one.
-        limit = min(limit, 2.0 ** (np.finfo(dtype).nmant + 1) - 1)
+        # Below these, integers are exact; from there on they are looked at one by one.
+        limit = min(limit, exact_integers(dtype))
     # Asked of the float64, before it is rounded: a float32 may be within a limit that its number is not.
     if _is_beyond(values, array, kinds, limit):
         return None
@@ -275,7 +295,7 @@ def _ints(values: Sequence[Any], dtype: np.dtype[Any], kinds: set[type]) -> NDAr
 
 def _convert_floats(values: Sequence[Any], column: Column, kinds: set[type], exact: bool) -> NDArray[Any] | None:
     limit = float_limit(column) if exact else min(float_limit(column), EXACT_FLOATS)
-    return _floats(values, np.dtype(column.dtype), kinds, column.nullable, limit)
+    return _floats(values, _DTYPE[column.dtype], kinds, column.nullable, limit)
 
 
 def _convert_ints(values: Sequence[Any], column: Column, kinds: set[type], exact: bool) -> NDArray[Any] | None:

@@ -34,7 +34,7 @@ def input_builder(signature: Signature) -> BuildInput:
 
 def _array(table: Table, signature: Signature) -> NDArray[Any]:
     if isinstance(table, Matrix):
-        return np.asarray(table.values, order=signature.order)
+        return np.asarray(_own(table.values), order=signature.order)
     arrays = list(table.columns.values())
     common = np.result_type(*arrays) if all(a.dtype.kind in "fiub" for a in arrays) else np.dtype(object)
     values = np.empty((table.n_rows, len(arrays)), dtype=common, order=signature.order)
@@ -43,11 +43,18 @@ def _array(table: Table, signature: Signature) -> NDArray[Any]:
     return values
 
 
+def _own(values: NDArray[Any]) -> NDArray[Any]:
+    """`values`, or a copy where they lie in somebody else's memory: compiled code refuses to take what it
+    may not write to, whether or not it writes.
+    """
+    return values if values.flags.writeable else values.copy()
+
+
 def _with_holes(values: NDArray[Any], column: Column) -> NDArray[Any]:
     """Objects with missing values as the training had them: NaN, or None."""
     if values.dtype == object and column.missing != "none":
         return np.where(missing(values), np.nan, values)
-    return values
+    return _own(values)
 
 
 def _sparse(table: Table, signature: Signature) -> Any:

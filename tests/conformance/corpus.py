@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -377,11 +378,18 @@ def headers() -> Iterator[Case]:
     }.items():
         yield case(f"content type {kind[:60]!r}", status, target, good, headers=(("Content-Type", kind),))
     yield case("no content type", 415, target, good, headers=())
-    for coding, status in {"identity": 200, "": 200, "IDENTITY": 200, "gzip": 415, "br": 415, "gzip, br": 415}.items():
+    for coding, status in {"identity": 200, "": 200, "IDENTITY": 200, "gzip": 400, "br": 415, "gzip, br": 415}.items():
         yield case(f"content coding {coding!r}", status, target, good, headers=(JSON, ("Content-Encoding", coding)))
     packed = gzip.compress(json.dumps(good).encode(), mtime=0)
-    yield case("a body that is coded", 415, target, packed, headers=(JSON, ("Content-Encoding", "gzip")))
+    yield case("a body that is coded", 200, target, packed, headers=(JSON, ("Content-Encoding", "gzip")))
     yield case("a body that is coded, unsaid", 400, target, packed)
+    deflated = zlib.compress(json.dumps(good).encode())
+    bomb = gzip.compress(b" " * (MAX_BODY_BYTES + 1), mtime=0)
+    for what, status, coding, body in (
+        ("and cut off", 400, "gzip", packed[:-1]), ("and deflated", 200, "deflate", deflated),
+        ("and too large once it is not", 413, "gzip", bomb),
+    ):  # fmt: skip
+        yield case(f"a body that is coded {what}", status, target, body, headers=(JSON, ("Content-Encoding", coding)))
     yield case("another type accepted", 200, target, good, headers=(JSON, ("Accept", "text/html")))
     yield case("a cross-origin request", 200, target, good, headers=(JSON, ("Origin", "https://elsewhere.test")))
     yield case("a preflight", 405, target, method="OPTIONS", headers=(

@@ -12,6 +12,7 @@ from service.core.messages import InferReply, InferRequest, ModelSummary, Target
 from service.core.signature import Signature
 from service.protocols.api import Api
 from service.protocols.http import HttpReply, HttpRequest
+from service.protocols.routes import by_path
 from service.settings import Settings
 
 
@@ -56,6 +57,7 @@ class SlowTandem:
 
     def __init__(self, *, timeout_s: float) -> None:
         self.settings = Settings()
+        self.paths = by_path()
         self.server = SlowServer()
         self.recorded: list[tuple[str, int]] = []
         self.api = Api(self.server, max_body_bytes=1024, timeout_s=timeout_s, record=self._record)

@@ -11,7 +11,7 @@ import orjson
 
 from service.core.contracts import Served
 from service.core.deadline import NEVER, Deadline
-from service.core.errors import UnknownModel
+from service.core.errors import UnknownModel, UnknownVersion
 from service.core.messages import InferReply, InferRequest, ModelSummary, Target
 from service.core.signature import Column, Container, Output, Signature
 from service.core.table import Values
@@ -90,6 +90,13 @@ class FakeServer:
         if model != "shop":
             raise UnknownModel
         return {"name": model, "version": 3}
+
+    def version(self, target: Target) -> Served:
+        if target.model not in (None, "shop"):
+            raise UnknownModel
+        if target.version not in (None, 3):
+            raise UnknownVersion("shop", [3])
+        return self.served()[0]
 
     def served(self) -> list[Served]:
         return [Served("shop", 3, self.signature, EXAMPLE)]

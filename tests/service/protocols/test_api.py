@@ -8,7 +8,8 @@ import pytest
 
 from service.core.errors import DeadlinePassed, MethodNotAllowed, RequestTooLarge, UnknownRoute, UnreadableRequest
 from service.protocols.api import Api, allowed_methods, request_id
-from service.protocols.http import HttpReply, HttpRequest, Route, Scope
+from service.protocols.http import HttpReply, HttpRequest
+from service.protocols.route import Route, Scope
 from service.protocols.routes import by_path
 from tests.service.protocols.fake_server import EXAMPLE, FakeServer, content_of, get, post
 

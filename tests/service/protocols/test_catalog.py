@@ -5,7 +5,7 @@ import pytest
 from service.core.errors import Unavailable, UnknownModel
 from service.core.messages import ModelSummary
 from service.protocols.catalog import ROUTES, describe_model, list_models, live, ready
-from service.protocols.http import Scope
+from service.protocols.route import Scope
 from tests.service.protocols.fake_server import FakeServer, content_of, get
 
 

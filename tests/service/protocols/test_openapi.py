@@ -10,7 +10,7 @@ from service.core.contracts import Served
 from service.core.signature import Column, Container
 from service.protocols.contract import request_types
 from service.protocols.openapi import document
-from service.protocols.routes import ROUTES
+from service.protocols.routes import table
 from tests.service.protocols.fake_server import AGE, CITY, EXAMPLE, SHOP, signature_of
 
 SERVED = Served("shop", 3, SHOP, EXAMPLE)
@@ -46,17 +46,17 @@ served = pytest.mark.parametrize("served", [[], ONE, MANY], ids=["no model", "on
 
 @served
 def test_document_is_openapi_3_1_and_names_every_route(served: list[Served]) -> None:
-    content = document(served, ROUTES)
+    content = document(served, table())
 
     assert content["openapi"] == "3.1.0"
-    for route in ROUTES:
+    for route in table():
         if not route.path.startswith("/docs"):
             assert content["paths"][route.path][route.method.lower()]["summary"] == route.summary
 
 
 @served
 def test_every_reference_leads_to_a_schema(served: list[Served]) -> None:
-    content = document(served, ROUTES)
+    content = document(served, table())
 
     found = {reference.removeprefix("#/components/schemas/") for reference in references(content)}
 
@@ -65,14 +65,14 @@ def test_every_reference_leads_to_a_schema(served: list[Served]) -> None:
 
 @served
 def test_operations_have_names_of_their_own(served: list[Served]) -> None:
-    names = [operation["operationId"] for _, operation in operations(document(served, ROUTES))]
+    names = [operation["operationId"] for _, operation in operations(document(served, table()))]
 
     assert len(names) == len(set(names))
 
 
 @served
 def test_parameters_are_those_of_the_path(served: list[Served]) -> None:
-    for path, operation in operations(document(served, ROUTES)):
+    for path, operation in operations(document(served, table())):
         named = {part[1:-1] for part in path.split("/") if part.startswith("{")}
 
         assert {p["name"] for p in operation["parameters"] if p["in"] == "path"} == named
@@ -80,13 +80,13 @@ def test_parameters_are_those_of_the_path(served: list[Served]) -> None:
 
 @served
 def test_every_operation_says_how_it_answers(served: list[Served]) -> None:
-    for _, operation in operations(document(served, ROUTES)):
+    for _, operation in operations(document(served, table())):
         assert "200" in operation["responses"]
         assert ("requestBody" in operation) == ("415" in operation["responses"])
 
 
 def test_model_has_a_path_with_its_columns_types_and_categories() -> None:
-    content = document(MANY, ROUTES)
+    content = document(MANY, table())
 
     operation = content["paths"]["/models/shop/predict"]["post"]
     first = operation["requestBody"]["content"]["application/json"]["schema"]["anyOf"][0]["$ref"]
@@ -98,7 +98,7 @@ def test_model_has_a_path_with_its_columns_types_and_categories() -> None:
 
 @pytest.mark.parametrize("model", MANY, ids=lambda model: model.model)
 def test_every_example_is_a_request_that_the_model_takes(model: Served) -> None:
-    operation = document(MANY, ROUTES)["paths"][f"/models/{model.model}/predict"]["post"]
+    operation = document(MANY, table())["paths"][f"/models/{model.model}/predict"]["post"]
     takes: Any = Union[tuple(request_types(model.model, model.signature))]
 
     examples = operation["requestBody"]["content"]["application/json"]["examples"]
@@ -109,7 +109,7 @@ def test_every_example_is_a_request_that_the_model_takes(model: Served) -> None:
 
 
 def test_examples_are_the_golden_row_in_every_form() -> None:
-    operation = document(ONE, ROUTES)["paths"]["/models/shop/predict"]["post"]
+    operation = document(ONE, table())["paths"]["/models/shop/predict"]["post"]
 
     examples = operation["requestBody"]["content"]["application/json"]["examples"]
 
@@ -121,14 +121,14 @@ def test_examples_are_the_golden_row_in_every_form() -> None:
 
 
 def test_default_route_is_that_of_the_only_model() -> None:
-    one, many = document(ONE, ROUTES)["paths"], document(MANY, ROUTES)["paths"]
+    one, many = document(ONE, table())["paths"], document(MANY, table())["paths"]
 
     assert one["/predict"]["post"]["requestBody"] == one["/models/shop/predict"]["post"]["requestBody"]
     assert many["/predict"]["post"]["requestBody"] != many["/models/shop/predict"]["post"]["requestBody"]
 
 
 def test_replies_show_no_null_where_an_output_is_simply_absent() -> None:
-    schemas = document(MANY, ROUTES)["components"]["schemas"]
+    schemas = document(MANY, table())["components"]["schemas"]
 
     replies = [schema for name, schema in schemas.items() if name.endswith(("-Prediction", "-Predictions"))]
 

@@ -1,0 +1,61 @@
+"""What the route table is made of: a method, a path, and who answers, in which dialect, for whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from service.core.contracts import Server
+from service.protocols.http import HttpReply, HttpRequest, Problem
+from service.protocols.status import problem_reply
+
+
+class Scope(StrEnum):
+    """What a caller must be allowed to do. Every route names one, so that none is left open by accident."""
+
+    PUBLIC = "public"
+    PREDICT = "predict"
+    ADMIN = "admin"  # changes what is served
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """A protocol that some family of clients speaks.
+
+    `problem` writes its errors; `prefix` is where all paths are its own, those that no route has among them.
+    """
+
+    name: str
+    problem: Problem
+    prefix: str | None = None
+
+
+NATIVE: Final = Dialect("native", problem_reply)
+
+Handler = Callable[[Server, HttpRequest], "HttpReply | Future[HttpReply]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """`path` as in `/models/{name}`; a parameter is one path segment, or the part of one before a colon."""
+
+    method: str
+    path: str
+    handler: Handler
+    scope: Scope
+    summary: str
+    dialect: Dialect = NATIVE
+
+
+def route_of(methods: Mapping[str, Route], method: str) -> Route | None:
+    """The one of `methods` that answers. A HEAD is a GET whose body the web server leaves out."""
+    return methods.get("GET" if method == "HEAD" else method)
+
+
+def problem_of(methods: Mapping[str, Route], method: str) -> Problem:
+    """How errors are written at a path, whether or not it takes this method."""
+    route = route_of(methods, method) or next(iter(methods.values()))
+    return route.dialect.problem
