@@ -25,15 +25,22 @@ class Deadline:
     def is_over(self, now: float) -> bool:
         return self.is_cancelled or now >= self.at
 
+    def bring_forward(self, seconds: float) -> None:
+        """The caller wants the answer within `seconds` from now, if that is sooner."""
+        if (at := time.monotonic() + seconds) < self.at:
+            self.at, self.seconds = at, seconds
+
     def cancel(self) -> None:
         """Nobody waits any more: the caller hung up."""
         self.is_cancelled = True
 
 
 class _Never(Deadline):
-    """Shared by all who have none, so that nobody can cancel it for the others."""
+    """Shared by all who have none, so that nobody can change it for the others."""
 
     __slots__ = ()
+
+    def bring_forward(self, seconds: float) -> None: ...
 
     def cancel(self) -> None: ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from service.core.contracts import Served
 from service.protocols.contract import reply_types, request_types
 from service.protocols.http import PROBLEM
 from service.protocols.native import has_record_form
-from service.protocols.route import Route, Scope
+from service.protocols.route import NATIVE, Route, Scope
 from service.protocols.status import ProblemDetails
 
 _REF: Final = "#/components/schemas/{model}"
@@ -54,7 +55,7 @@ def document(served: Sequence[Served], routes: Sequence[Route]) -> dict[str, Any
         operation = _predict(model, any_of(requests), any_of(replies))
         paths[f"/models/{model.model}/predict"] = {"post": operation}
     for route in routes:
-        if route.path.startswith("/docs"):
+        if route.path.startswith("/docs") or (route.path.endswith("/") and route.path != "/"):
             continue
         default = route.path == "/predict" and len(served) == 1
         operation = dict(paths[f"/models/{served[0].model}/predict"]["post"]) if default else _operation(route)
@@ -90,13 +91,11 @@ def _predict(model: Served, request: dict[str, Any], reply: dict[str, Any]) -> d
 
 
 def _operation(route: Route) -> dict[str, Any]:
+    if route.dialect is not NATIVE:
+        return _spoken(route)
     operation: dict[str, Any] = {
         "tags": ["models" if route.scope is Scope.PREDICT else "service"],
-        "parameters": [
-            {"name": part[1:-1], "in": "path", "required": True, "schema": {"type": "string"}}
-            for part in route.path.split("/")
-            if part.startswith("{")
-        ],
+        "parameters": _path_parameters(route),
     }
     if route.method == "POST":
         operation["parameters"].append(_outputs_parameter(None))
@@ -112,6 +111,23 @@ def _operation(route: Route) -> dict[str, Any]:
     return operation
 
 
+def _path_parameters(route: Route) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"{(\w+)}", route.path)
+    ]
+
+
+def _spoken(route: Route) -> dict[str, Any]:
+    """An operation of another dialect, whose own specification says what its bodies hold."""
+    operation: dict[str, Any] = {"tags": [route.dialect.name], "parameters": _path_parameters(route)}
+    if route.method in ("POST", "PUT"):
+        operation["requestBody"] = {"content": {"*/*": {"schema": {}}}}
+    answers = {"200": "The answer", "default": "Why there is none, as this protocol says it"}
+    operation["responses"] = {code: {"description": text} for code, text in answers.items()}
+    return operation
+
+
 def _expected_codes(route: Route) -> set[str]:
     if route.path == "/health/ready":
         return {"503"}
@@ -119,7 +135,7 @@ def _expected_codes(route: Route) -> set[str]:
 
 
 def _operation_id(route: Route) -> str:
-    words = route.path.replace("{", "by_").replace("}", "").replace(".", "_").strip("/").split("/")
+    words = route.path.replace("{", "by_").replace("}", "").replace(".", "_").replace(":", "/").strip("/").split("/")
     return "_".join([route.method.lower(), *words])
 
 

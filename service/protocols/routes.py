@@ -8,14 +8,14 @@ from types import MappingProxyType
 from typing import Final
 
 from service.core.contracts import Server
-from service.protocols import catalog, docs, openapi, predict
+from service.protocols import catalog, docs, openapi, predict, v2
 from service.protocols.http import HttpReply, HttpRequest, json_reply
 from service.protocols.route import Dialect, Route, Scope
 
 # The routes of every dialect that settings can switch off, by the name they know it by. One that several
 # have in common is the same in each.
 DIALECTS: Final[Mapping[str, tuple[Route, ...]]] = MappingProxyType(
-    {"v2": (), "v1": (), "mlflow": (), "sagemaker": (), "vertex": (), "torchserve": ()}
+    {"v2": v2.ROUTES, "v1": (), "mlflow": (), "sagemaker": (), "vertex": (), "torchserve": ()}
 )
 
 
