@@ -54,8 +54,9 @@ format: $(STAMP) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## Tandem against naive apps and an echo over HTTP (25 minutes), coverage, start-up, decoding
+bench: $(STAMP) ## Tandem against naive apps and an echo over HTTP (25 minutes), protocols, coverage, start-up, decoding
 	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.protocols
 	$(BIN)/python -m benchmarks.coverage
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.decode
@@ -65,7 +66,7 @@ bench-peers: $(STAMP) ## other model servers, each in an environment of its own 
 	$(BIN)/python -m benchmarks.peers --cache $(CACHE) --install
 
 constraints: ## pin every dependency anew (needs uv)
-	uv pip compile pyproject.toml --extra train --extra gunicorn --group dev --universal --python-version 3.11 --generate-hashes \
+	uv pip compile pyproject.toml --extra train --extra gunicorn --extra arrow --extra grpc --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-annotate --no-header --upgrade -o constraints.txt
 
 clean: ## remove .venv and caches; models stay
