@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from typing import Protocol
 
 from service.hosting import Hosts
 from service.loading.elsewhere import Elsewhere
 from service.loading.loader import Loader
 from service.loading.memory import give_back
 from service.observability.logs import log_access
+from service.protocols import vertex
 from service.protocols.api import Api
 from service.protocols.http import HttpReply, HttpRequest
+from service.protocols.route import Route
 from service.protocols.routes import by_path, dialects_of
 from service.repository.catalog import Catalog
-from service.repository.sources import BareFile, Folder, Found, Source
+from service.repository.control import Orders
+from service.repository.sources import BareFile, Found, Source, source_in
 from service.repository.versions import Loaded
 from service.repository.watcher import Watcher
 from service.runtimes.threads import limit_libraries, limit_this_thread
@@ -24,6 +28,14 @@ from service.scheduling.lane import Lane
 from service.scheduling.workers import Workers
 from service.server import ModelServer
 from service.settings import Settings
+
+
+class Part(Protocol):
+    """What is there only while the service is: another server beside the web framework."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
 
 
 class Tandem:
@@ -48,13 +60,15 @@ class Tandem:
             self._load,
             keep=settings.keep_versions,
             default_model=settings.default_model,
+            orders=Orders(settings.orders_file),
         )
         self._watcher = Watcher(self._catalog.poll, settings.poll_s)
         self._lock = threading.Lock()
         self._is_started = False
+        self._parts: list[Part] = []
         _restart_after_fork(self)
-        self.server = ModelServer(self._catalog)
-        self.paths = by_path(settings.dialects)
+        self.server = ModelServer(self._catalog, self._watcher.ask)
+        self.paths = by_path(settings.dialects, _chosen_routes(settings))
         self.api = Api(
             self.server,
             max_body_bytes=settings.max_body_bytes,
@@ -63,6 +77,10 @@ class Tandem:
             model_control=settings.model_control,
             dialects=dialects_of(settings.dialects),
         )
+
+    def attach(self, part: Part) -> None:
+        """From now on `part` starts and stops with the service. To be called before `start`."""
+        self._parts.append(part)
 
     def start(self) -> None:
         """Begin to load models, and to follow the repository. Returns at once; a second call does nothing."""
@@ -74,6 +92,8 @@ class Tandem:
             self.server.welcome()
             self._workers.start()
             self._watcher.start()
+            for part in self._parts:
+                part.start()
 
     def stop(self) -> None:
         """Not ready any more; what was accepted is finished; threads end."""
@@ -82,6 +102,8 @@ class Tandem:
             if not self._is_started:
                 return
             self._is_started = False
+        for part in self._parts:  # while what they accepted can still be computed
+            part.stop()
         self._watcher.stop()
         self._workers.stop()
         self._hosts.close()
@@ -95,6 +117,8 @@ class Tandem:
         if self._is_started:
             self._workers.start()
             self._watcher.start()
+            for part in self._parts:
+                part.start()
 
     def _new_loader(self) -> Loader:
         """Made when there is something to load: the processes beside this one may take seconds to start."""
@@ -126,13 +150,21 @@ class Tandem:
             permits=self._workers.permits,
             width=self.settings.thread_budget if checked.engine.is_reentrant else 1,
             max_batch_rows=self.settings.batch_rows,
-            merges=checked.merges and self.settings.batch_rows > 1,
+            merges=checked.merges,
         )
         return Loaded(checked.manifest, lane.submit, checked.example, checked.about, checked.close)
 
 
 def source_of(settings: Settings) -> Source:
-    return BareFile(settings.model_file) if settings.model_file is not None else Folder(settings.models)
+    return BareFile(settings.model_file) if settings.model_file is not None else source_in(settings.models)
+
+
+def _chosen_routes(settings: Settings) -> list[Route]:
+    """Routes at the paths that Vertex AI chose for this service."""
+    if "vertex" not in settings.dialects:
+        return []
+    asked = ((settings.vertex_predict_route, vertex.predict_route), (settings.vertex_health_route, vertex.health_route))
+    return [route(path) for path, route in asked if path is not None]
 
 
 def _restart_after_fork(tandem: Tandem) -> None:

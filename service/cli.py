@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -15,10 +17,11 @@ from service import __version__
 from service.core.errors import TandemError
 from service.core.rules import Fidelity, ModelRules, Pickle
 from service.entrypoints.servers import Binding, WorkerClass, run_granian, run_gunicorn, run_uvicorn
-from service.hosting import Hosts
+from service.hosting import Hosts, orders_file
 from service.inspection import as_text, find_version
 from service.loading.loader import Loader
-from service.preflight import SERVERS, banner, check_server, check_startable
+from service.platforms import defaults_of
+from service.preflight import SERVERS, banner, check_grpc, check_server, check_startable
 from service.repository.labels import promote as point_label
 from service.settings import Settings
 
@@ -55,9 +58,10 @@ def tandem() -> None:
     show_default=True,
     help="Of gunicorn.",
 )
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
-@click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes.")
+@click.option("--host", help="[default: 127.0.0.1, or what the platform of a container asks for]")
+@click.option("--port", type=click.IntRange(1, 65535), help="[default: 8000, or what the platform asks for]")
+@click.option("--grpc-port", type=click.IntRange(1, 65535), help="Answer gRPC, too, on this port of the same host.")
+@click.option("--workers", type=click.IntRange(1, 256), help="Processes.  [default: 1]")
 @click.option("--threads", type=int, help="Threads that compute, per process.  [default: cores / workers]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), help="Where to compute.  [default: auto]")
 @click.option("--fidelity", type=click.Choice(get_args(Fidelity)), help="Which engines may answer.  [default: close]")
@@ -87,29 +91,40 @@ def tandem() -> None:
     help="Load models of another minor version of scikit-learn if their golden rows still agree.",
 )
 @click.option(
+    "--model-control",
+    is_flag=True,
+    default=None,
+    help="Let callers load and unload models, by the protocols that can ask for it.",
+)
+@click.option(
     "--log-format", type=click.Choice(["json", "console"]), help="[default: console on a terminal, else json]"
 )
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
 def serve(
-    model_file: Path | None, framework: str, server: str | None, worker_class: WorkerClass, host: str, port: int,
-    workers: int, rules: tuple[str, ...], **options: Any,
+    model_file: Path | None, framework: str, server: str | None, worker_class: WorkerClass, host: str | None,
+    port: int | None, rules: tuple[str, ...], **options: Any,
 ) -> None:  # fmt: skip
     """Serve MODEL_FILE, or every model in the folder of exported models.
 
-    Options not given here are read from TANDEM_* variables.
+    Options not given here are read from TANDEM_* variables, and in a container of SageMaker or Vertex AI from those
+    of the platform.
     """
     if options["log_format"] is None and sys.stderr.isatty():
         options["log_format"] = "console"
     server = server or SERVERS[framework][0]
     check_server(framework, server, worker_class)
-    settings = read_settings(model_file=model_file, workers=workers, per_model=model_rules(rules), **options)
-    binding = Binding(host, port, workers)
-    check_startable(settings, binding)
-    # Once for all workers: they find these processes by the sockets in the environment.
-    hosts = Hosts(settings)
-    try:
+    platform = defaults_of(os.environ, has_models=model_file is not None or options["models"] is not None)
+    host = host or platform.host
+    settings = read_settings(
+        platform.settings, model_file=model_file, grpc_host=host, per_model=model_rules(rules), **options
+    )
+    binding = Binding(host, port or platform.port, settings.workers)
+    check_grpc(settings, binding, worker_class if server == "gunicorn" else None)
+    check_startable(settings, binding, is_container=platform.is_container)
+    # Once for all workers: they find these processes, and each other, by what stands in the environment.
+    with orders_file(settings) as orders, closing(Hosts(settings)) as hosts:
         hosts.start()
-        settings = settings.model_copy(update=hosts.sockets())
+        settings = settings.model_copy(update={**hosts.sockets(), "orders_file": orders})
         click.echo(banner(settings, binding, framework), err=True)
         if server == "uvicorn":
             run_uvicorn(settings, binding)
@@ -117,8 +132,6 @@ def serve(
             run_granian(settings, binding)
         else:
             run_gunicorn(settings, binding, worker_class)
-    finally:
-        hosts.close()
 
 
 @tandem.command()
@@ -171,13 +184,13 @@ def model_rules(given: Sequence[str]) -> dict[str, dict[str, str]]:
     return rules
 
 
-def read_settings(**options: Any) -> Settings:
-    """Settings from what was given, and from the environment for the rest.
+def read_settings(defaults: Mapping[str, Any] | None = None, /, **options: Any) -> Settings:
+    """Settings from what was given, from the environment for the rest, and before their own from `defaults`.
 
     Raises:
         click.UsageError: a value is refused; the message names the setting.
     """
-    given = {name: value for name, value in options.items() if value not in (None, (), {})}
+    given = {**(defaults or {}), **{name: value for name, value in options.items() if value not in (None, (), {})}}
     try:
         return Settings(**given)
     except ValidationError as error:

@@ -6,7 +6,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -30,6 +34,27 @@ class NoGpu(TandemError):
     """`--device gpu` was asked for, and there is none that can be used."""
 
     title = "No usable GPU"
+
+
+@contextmanager
+def orders_file(settings: Settings) -> Iterator[Path | None]:
+    """The file by which workers tell each other what callers loaded and unloaded; None where they may not.
+
+    It lies in a folder that only this user can enter, and that goes at the end with the process that made it:
+    gunicorn's workers are forks, which come by there as well.
+    """
+    if not settings.model_control or settings.orders_file is not None:
+        yield settings.orders_file
+        return
+    owner = os.getpid()
+    folder = Path(tempfile.mkdtemp(prefix="tandem-orders-"))
+    path = folder / "orders.json"
+    path.write_text("{}")  # read at every poll, so that nothing that tidies temporary folders takes it for forgotten
+    try:
+        yield path
+    finally:
+        if os.getpid() == owner:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class Hosts:

@@ -19,7 +19,7 @@ from service.loading.loader import Loader
 from service.protocols.native import example_body, first_record
 from service.repository.manifest import GOLDEN, digest, installed_libraries
 from service.repository.policy import served_version
-from service.repository.sources import BareFile, Folder
+from service.repository.sources import BareFile, source_in
 from service.settings import Settings
 
 # The web servers of each framework, the first of them by default.
@@ -42,29 +42,56 @@ def check_server(framework: str, server: str, worker_class: str) -> None:
             raise CannotStart(f"{package} is not installed: pip install 'tandem-serving[gunicorn]'")
 
 
-def check_startable(settings: Settings, binding: Binding) -> None:
+def check_startable(settings: Settings, binding: Binding, *, is_container: bool = False) -> None:
     """What would only show once the server runs is looked at before.
 
+    A bare file is looked at less strictly in a container of a platform: nobody else writes there, nor reaches it.
+
     Raises:
-        CannotStart: no models there, an untrusted file, or the port is taken.
+        CannotStart: no models there, an untrusted file, or a port is taken.
     """
     if settings.model_file is not None:
-        check_model_file(settings, binding)
+        check_model_file(settings, binding, is_container=is_container)
     elif not settings.models.is_dir():
         raise CannotStart(
             f"there is no folder {str(settings.models)!r}: export a model into it first "
             "(tandem train iris --name iris), or name another with --models"
         )
-    family = socket.AF_INET6 if ":" in binding.host else socket.AF_INET
+    check_address(binding.host, binding.port)
+    if settings.grpc_port is not None:
+        check_address(binding.host, settings.grpc_port)
+
+
+def check_grpc(settings: Settings, binding: Binding, worker_class: str | None) -> None:
+    """`worker_class` is gunicorn's.
+
+    Raises:
+        CannotStart: gRPC is asked for and cannot be answered here.
+    """
+    if settings.grpc_port is None:
+        return
+    # Protobuf lies in a folder of several packages, which must be looked for first.
+    for package in ("grpc", "google", "google.protobuf"):
+        if find_spec(package) is None:
+            raise CannotStart(f"{package} is not installed: pip install 'tandem-serving[grpc]'")
+    if worker_class == "gevent":
+        raise CannotStart("gRPC needs threads, which gevent replaces: use --worker-class gthread")
+    if settings.grpc_port == binding.port:
+        raise CannotStart(f"--grpc-port and --port are both {binding.port}: gRPC needs a port of its own")
+
+
+def check_address(host: str, port: int) -> None:
+    """Raises CannotStart where somebody else listens, or nobody can."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((binding.host, binding.port))
+            probe.bind((host, port))
         except OSError as error:
-            raise CannotStart(f"cannot listen on {binding.host} port {binding.port}: {error.strerror}") from None
+            raise CannotStart(f"cannot listen on {host} port {port}: {error.strerror}") from None
 
 
-def check_model_file(settings: Settings, binding: Binding) -> None:
+def check_model_file(settings: Settings, binding: Binding, *, is_container: bool = False) -> None:
     """A bare file is code that somebody wrote: an own file, loopback only, nothing beyond the allow-list.
 
     Raises:
@@ -75,6 +102,8 @@ def check_model_file(settings: Settings, binding: Binding) -> None:
     assert path is not None
     if not path.is_file():
         raise CannotStart(f"there is no file {str(path)!r}")
+    if is_container:
+        return
     if not is_loopback(binding.host):
         raise CannotStart(
             f"a bare file is served on loopback only, not on {binding.host}; "
@@ -120,6 +149,8 @@ def banner(settings: Settings, binding: Binding, framework: str) -> str:
         f"-d {shlex.quote(json.dumps(example_body(example), ensure_ascii=False))}",
         f"Look:     {binding.url}/docs",
     ]
+    if settings.grpc_port is not None:
+        lines.append(f"gRPC:     port {settings.grpc_port}")
     return "\n".join(lines)
 
 
@@ -129,7 +160,7 @@ def _one_model(settings: Settings) -> tuple[str, bool, dict[str, Any]] | None:
         found = BareFile(settings.model_file).scan()
         name = next(iter(found.versions))
         return name, True, Loader(trust=settings.trust)(found.versions[name][1]).example
-    snapshot = Folder(settings.models).scan()
+    snapshot = source_in(settings.models).scan()
     for name in sorted(snapshot.versions, key=lambda name: (name != settings.default_model, name)):
         version = served_version(snapshot.versions[name], snapshot.labels[name])
         if version is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from service.core.contracts import Served
 from service.core.deadline import NEVER, Deadline
@@ -15,12 +15,25 @@ from service.core.table import Values
 from service.repository.catalog import Catalog
 from service.repository.versions import Loaded
 
+T = TypeVar("T")
+
+
+class Ask(Protocol):
+    def __call__(self, work: Callable[[], T]) -> Future[T]:
+        """See `Watcher.ask`."""
+        ...
+
 
 class ModelServer:
-    """Implements `core.contracts.Server` over a catalog. Safe to call from any thread."""
+    """Implements `core.contracts.Server` over a catalog. Safe to call from any thread.
 
-    def __init__(self, catalog: Catalog) -> None:
+    Args:
+        ask: has something done on the one thread that may change the catalog.
+    """
+
+    def __init__(self, catalog: Catalog, ask: Ask) -> None:
         self._catalog = catalog
+        self._ask = ask
         self._is_draining = False
 
     def infer(
@@ -70,6 +83,15 @@ class ModelServer:
 
     def served(self) -> list[Served]:
         return [_served(loaded) for loaded in self._catalog.served()]
+
+    def load(self, model: str, *, again: bool = True) -> Future[None]:
+        return self._ask(lambda: self._catalog.load(model, again=again))
+
+    def unload(self, model: str) -> Future[bool]:
+        return self._ask(lambda: self._catalog.unload(model))
+
+    def promote(self, model: str, version: int) -> Future[None]:
+        return self._ask(lambda: self._catalog.promote(model, version))
 
     def is_ready(self) -> bool:
         return self._catalog.is_loaded and not self._is_draining

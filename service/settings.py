@@ -13,6 +13,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from service.core.rules import Fidelity, ModelRules, Pickle
 from service.repository.allowlist import refused_names
 
+# A path as it is, without parameters and without anything that needs a code.
+ROUTE = r"^(/[A-Za-z0-9._~:@!$&'()*+,;=-]+)+$"
+
 DialectName: TypeAlias = Literal["v2", "v1", "mlflow", "sagemaker", "vertex", "torchserve"]
 
 
@@ -82,10 +85,20 @@ class Settings(BaseSettings):
     dialects: Annotated[tuple[DialectName, ...], NoDecode] = Field(
         get_args(DialectName), description="protocols of other servers that are spoken beside the native one"
     )
+    vertex_health_route: str | None = Field(
+        None, pattern=ROUTE, description="path at which Vertex AI asks for health; tandem serve takes AIP_HEALTH_ROUTE"
+    )
+    vertex_predict_route: str | None = Field(
+        None, pattern=ROUTE, description="path at which Vertex AI predicts; tandem serve takes AIP_PREDICT_ROUTE"
+    )
     model_control: bool = Field(
         False, description="whoever reaches the service may load and unload models by the protocols that can ask for it"
     )
+    orders_file: Path | None = Field(
+        None, description="where workers tell each other what was loaded and unloaded; tandem serve sets it"
+    )
     grpc_port: int | None = Field(None, ge=1, le=65535, description="gRPC is answered there, too")
+    grpc_host: str = Field("127.0.0.1", description="address of this machine that gRPC listens on")
     max_body_bytes: int = Field(
         10 * 1024 * 1024, ge=1024, le=2**31, description="larger request bodies are refused with 413"
     )

@@ -37,14 +37,18 @@ ALLOWED: Final = {
     "device": {"core", "observability", "runtimes", "scheduling"},
     "hosting": {"core", "runtimes", "settings"},
     "inspection": {"core", "loading", "repository"},
+    "platforms": {"core", "repository"},  # what a version on disk looks like
     "preflight": {"core", "entrypoints", "loading", "protocols", "repository", "settings"},
-    "cli": {"core", "entrypoints", "hosting", "inspection", "loading", "preflight", "repository", "settings"},
+    "cli": {
+        "core", "entrypoints", "hosting", "inspection", "loading", "platforms", "preflight", "repository", "settings",
+    },
 }  # fmt: skip
 
 FRAMEWORKS: Final = frozenset({"fastapi", "starlette", "uvicorn", "flask", "werkzeug", "granian", "gunicorn", "gevent"})
 MODELS: Final = frozenset({"sklearn", "pandas", "scipy", "xgboost", "lightgbm", "joblib"})
 REPORTS: Final = frozenset({"matplotlib", "rich", "pyarrow", "jinja2"})
-LOGGING: Final = (REPORTS | MODELS) - {"rich"}
+GRPC: Final = frozenset({"grpc", "google"})  # which only a service with a port for it needs
+LOGGING: Final = (REPORTS | MODELS | GRPC) - {"rich"}
 
 
 def imports(module: str) -> Iterator[str]:
@@ -96,6 +100,7 @@ def test_service_never_imports_training() -> None:
 
 
 def test_entry_points_do_not_know_each_other() -> None:
+    of_grpc = "service.entrypoints.grpc_"
     wrong = [
         f"{module} imports {name}"
         for module in modules_of("entrypoints")
@@ -103,6 +108,8 @@ def test_entry_points_do_not_know_each_other() -> None:
         if name.startswith("service.entrypoints")
         # gunicorn is given the app as an object, in the worker that it forked.
         and (module, name) != ("service.entrypoints.servers", "service.entrypoints.flask_app")
+        # gRPC is several modules, and beside either framework where the settings ask for it.
+        and not (name.startswith(of_grpc) and (module.startswith(of_grpc) or name == f"{of_grpc}server.GrpcServer"))
     ]
 
     assert wrong == []
@@ -116,8 +123,12 @@ def test_entry_points_do_not_know_each_other() -> None:
         # Files are opened by rules of our own, so that not even joblib is imported to read one.
         pytest.param(MODELS, ["runtimes"], id="libraries of models"),
         pytest.param({"onnxruntime", "nvforest", "cuml", "cupy"}, ["runtimes"], id="libraries that compute"),
+        pytest.param({"grpc"}, ["entrypoints"], id="gRPC"),
+        pytest.param({"google"}, ["protocols"], id="protobuf"),
         pytest.param({"skl2onnx", "onnx"}, [], id="compilers"),
-        pytest.param(REPORTS, [], id="libraries of reports"),
+        pytest.param(REPORTS - {"pyarrow"}, [], id="libraries of reports"),
+        # Within functions: whoever sends Arrow or Parquet pays for it.
+        pytest.param({"pyarrow"}, ["protocols"], id="tables of others"),
         pytest.param({"click"}, ["cli"], id="command line"),
         pytest.param({"structlog"}, ["observability"], id="logs"),
         pytest.param({"pydantic_settings"}, ["settings"], id="settings"),
@@ -127,6 +138,12 @@ def test_library_is_imported_only_where_it_belongs(libraries: set[str], places: 
     wrong = {module: found for module in SERVICE if (found := roots(module) & libraries)}
 
     assert {part_of(module) for module in wrong} <= set(places), wrong
+
+
+def test_protobuf_is_imported_in_one_folder() -> None:
+    found = {module for module in SERVICE if "google" in roots(module)}
+
+    assert found == {"service.protocols.protos.pool"}
 
 
 def test_training_knows_no_web_framework() -> None:
@@ -148,7 +165,7 @@ def test_core_and_protocols_touch_neither_files_nor_threads() -> None:
         pytest.param("service.entrypoints.flask_app", LOGGING - {"jinja2"} | {"fastapi", "starlette"}, id="flask"),
         pytest.param("service.entrypoints.fastapi_app", LOGGING | {"flask", "werkzeug"}, id="fastapi"),
         pytest.param("service.assembly", LOGGING | FRAMEWORKS, id="assembly"),
-        pytest.param("service.cli", REPORTS | MODELS | FRAMEWORKS, id="command line of the service"),
+        pytest.param("service.cli", REPORTS | MODELS | GRPC | FRAMEWORKS, id="command line of the service"),
         pytest.param("training.cli", REPORTS | MODELS | FRAMEWORKS, id="command line"),
     ],
 )  # fmt: skip

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from service.repository.manifest import DroppedEngine, EngineEntry
     from training.export import ExportedModel
 
-__all__ = ["export", "main", "tandem", "train"]
+__all__ = ["export", "main", "tandem", "to_mlflow", "train"]
 
 
 def parameters(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
@@ -108,13 +108,13 @@ def train(data: str, device: str, models: Path, **options: Any) -> None:
 
 
 @tandem.command()
-@click.argument("model_file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("model_file", type=click.Path(exists=True, path_type=Path))
 @NAME
 @click.option(
     "--sample",
-    required=True,
     type=click.Path(path_type=Path),
-    help="Rows of its input (CSV, TSV, Parquet or NPY): column types, categories and golden rows come from them.",
+    help="Rows of its input (CSV, TSV, Parquet or NPY): column types, categories and golden rows come from them. "
+    "Of an MLflow model the input example, where there is one, will do.",
 )
 @click.option("--target", metavar="COLUMN", help="Column of the sample that is the target, not an input.")
 @click.option("--trust", multiple=True, metavar="NAME", help="Code beyond the allow-list that the file may use.")
@@ -124,22 +124,30 @@ def train(data: str, device: str, models: Path, **options: Any) -> None:
 def export(
     model_file: Path,
     name: str,
-    sample: Path,
+    sample: Path | None,
     target: str | None,
     trust: tuple[str, ...],
     fidelity: Fidelity,
     models: Path,
     version: int | None,
 ) -> None:
-    """Export the fitted estimator or pipeline in MODEL_FILE (joblib or pickle)."""
+    """Export the fitted estimator or pipeline in MODEL_FILE: joblib, pickle, or the folder of an MLflow model."""
     from service.repository.opener import open_model
     from service.runtimes.structure import estimator_name
     from training.data import load_sample
     from training.export import export as run
+    from training.mlflow_folder import read_mlflow
     from training.report import CARD, Facts, card
 
-    estimator = open_model(model_file.read_bytes(), trusted=trust)
-    X, y = load_sample(sample, estimator, target)
+    X = y = None
+    if model_file.is_dir():
+        estimator, X = read_mlflow(model_file, trust)
+    else:
+        estimator = open_model(model_file.read_bytes(), trusted=trust)
+    if sample is not None:
+        X, y = load_sample(sample, estimator, target)
+    if X is None:
+        raise click.UsageError("--sample is needed: column types, categories and golden rows come from it")
     facts = Facts(name, estimator_name(estimator), f"Fitted elsewhere, read from {model_file.name}.")
     exported = run(
         estimator,
@@ -152,6 +160,21 @@ def export(
         fidelity=fidelity,
     )
     tell(exported, models)
+
+
+@tandem.command()
+@click.argument("name")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--version", type=click.IntRange(1), help="[default: the one that plain requests get]")
+@click.option("--trust", multiple=True, metavar="NAME", help="A name beyond the allow-list, as for serve.")
+@click.option("--models", type=click.Path(path_type=Path), default=Path("models"), show_default=True)
+def to_mlflow(name: str, folder: Path, version: int | None, trust: tuple[str, ...], models: Path) -> None:
+    """Write a version of model NAME as an MLflow model: FOLDER is what `mlflow models serve -m` takes."""
+    from service.inspection import find_version
+    from training.mlflow_folder import write_mlflow
+
+    manifest = write_mlflow(find_version(models, name, version), folder, trust)
+    click.echo(f"{folder} is {manifest.name} {manifest.version}")
 
 
 @contextmanager

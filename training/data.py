@@ -126,8 +126,6 @@ def load_sample(path: Path, estimator: Any, target: str | None = None) -> tuple[
     Raises:
         DataUnusable: unreadable, or without such a column.
     """
-    from service.runtimes.structure import first_step, is_vectorizer
-
     if path.suffix.lower() == ".npy":
         return _read_array(path), None
     table = read_table(path)
@@ -136,12 +134,23 @@ def load_sample(path: Path, estimator: Any, target: str | None = None) -> tuple[
         _check_columns(table, [target], str(path))
         table = table[table[target].notna()]
         y = _labels(table.pop(target))
+    return rows_for(estimator, table, str(path)), y
+
+
+def rows_for(estimator: Any, table: pd.DataFrame, source: str) -> Any:
+    """`table` as the fitted `estimator` takes it: the columns that it was fitted on, or of a vectorizer the texts.
+
+    Raises:
+        DataUnusable: a vectorizer, and several columns.
+    """
+    from service.runtimes.structure import first_step, is_vectorizer
+
     if is_vectorizer(first_step(estimator)):
         if table.shape[1] != 1:
-            raise DataUnusable(f"the model takes one column of texts; {path} has {_listed(table.columns)}")
-        return table.iloc[:, 0].tolist(), y
+            raise DataUnusable(f"the model takes one column of texts; {source} has {_listed(table.columns)}")
+        return table.iloc[:, 0].tolist()
     fitted = [str(name) for name in getattr(estimator, "feature_names_in_", table.columns)]
-    return (table[fitted] if set(fitted) <= set(table.columns) else table), y
+    return table[fitted] if set(fitted) <= set(table.columns) else table
 
 
 def task_of(y: NDArray[Any]) -> Task:

@@ -84,3 +84,26 @@ class Server(Protocol):
         ...
 
     def is_ready(self) -> bool: ...
+
+    def load(self, model: str, *, again: bool = True) -> Future[None]:
+        """Load the model anew, or again after `unload`; what serves meanwhile serves on until it is there.
+
+        The future fails with UnknownModel, with AlreadyLoaded where it serves and was not to be loaded `again`, or
+        with Unavailable where the version that a plain request should get cannot be loaded.
+        """
+        ...
+
+    def unload(self, model: str) -> Future[bool]:
+        """Let go of the model until somebody loads it; requests under way are answered.
+
+        The future tells whether that changed anything, or fails with UnknownModel.
+        """
+        ...
+
+    def promote(self, model: str, version: int) -> Future[None]:
+        """Make `version` the one that a plain request gets.
+
+        The future fails with UnknownModel, UnknownVersion, NotAllowed where this cannot be written, or Unavailable
+        where the version cannot be loaded.
+        """
+        ...

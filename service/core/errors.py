@@ -9,10 +9,13 @@ of the server's inside (no paths, no tracebacks).
     │   ├── UnreadableRequest         the bytes are not what they claim to be
     │   ├── UnsupportedMediaType
     │   │   └── UnsupportedCoding
+    │   ├── NotAcceptable             no form of the answer is one that the caller takes
+    │   ├── NotOffered                a part of a protocol that is not there
     │   ├── NotAllowed                what only the operator may do, or whom the operator lets
     │   ├── RequestTooLarge
     │   ├── UnknownRoute, MethodNotAllowed
     │   ├── UnknownModel, UnknownVersion, UnknownLabel
+    │   ├── AlreadyLoaded
     │   ├── InvalidRequest            readable, but wrong for this model
     │   │   ├── InvalidRows           names row, column, expected, got
     │   │   ├── RowsRefused           the estimator itself refused the rows
@@ -71,8 +74,18 @@ class UnsupportedCoding(UnsupportedMediaType):
         super().__init__(f"the body is coded with {coding[:30]!r}; gzip and deflate are read")
 
 
+class NotAcceptable(RequestError):
+    title = "Not acceptable"
+
+
 class NotAllowed(RequestError):
     title = "Not allowed"
+
+
+class NotOffered(RequestError):
+    """A part of a protocol that this service does not have."""
+
+    title = "Not offered"
 
 
 class RequestTooLarge(RequestError):
@@ -116,6 +129,15 @@ class UnknownLabel(RequestError):
         super().__init__(
             f"model {model!r} has no such label on a served version; it has {', '.join(sorted(labels)) or 'none'}"
         )
+
+
+class AlreadyLoaded(RequestError):
+    """Somebody who counts on a model being absent asks for it to be loaded."""
+
+    title = "Already loaded"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"model {model[:100]!r} is loaded already")
 
 
 class InvalidRequest(RequestError):

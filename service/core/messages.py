@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from service.core.signature import Signature
 from service.core.table import Table, Values
@@ -33,9 +34,16 @@ class InferReply:
     outputs: dict[str, Values]
 
 
+# The state of a model that somebody unloaded, and the reason why each of its versions is not served.
+UNLOADED: Final = "unloaded"
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSummary:
-    """A line of `GET /models`. `state` is that of the version a plain request gets."""
+    """A line of `GET /models`. `state` is that of the version a plain request gets, or UNLOADED.
+
+    `versions` answer; each of `reasons` says why a version does not.
+    """
 
     name: str
     versions: tuple[int, ...]

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from enum import Enum, auto
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI
 from starlette.requests import ClientDisconnect
@@ -29,6 +29,10 @@ from service.protocols.api import Api, request_id
 from service.protocols.http import HttpReply, HttpRequest, parse_query
 from service.protocols.route import Route, problem_of
 from service.settings import Settings
+
+# Larger bodies are decoded on a thread: a megabyte of JSON takes some ten milliseconds, in which the event loop
+# would answer nobody.
+LARGE_BYTES: Final = 1024 * 1024
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -55,6 +59,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def create_router(settings: Settings | None = None, *, tandem: Tandem | None = None) -> APIRouter:
     """Every route of Tandem, for `include_router`; models load with the lifespan of the app it joins."""
     service = tandem or Tandem(settings or Settings())
+    if service.settings.grpc_port is not None:
+        from service.entrypoints.grpc_server import GrpcServer  # only then: it takes 20 MiB, and is an extra
+
+        service.attach(GrpcServer(service))
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
@@ -138,7 +146,11 @@ class _Endpoint:
             return await _write(send, self._api.too_large(http))
         except ClientDisconnect:
             return await _write(send, self._api.cut_off(http))
-        reply = self._api.answer(self._methods, http)
+        # Nor does a body say how large it will be once it is decompressed.
+        if len(http.body) > LARGE_BYTES or "content-encoding" in http.headers:
+            reply = await asyncio.to_thread(self._api.answer, self._methods, http)
+        else:
+            reply = self._api.answer(self._methods, http)
         if isinstance(reply, Future):
             match await _outcome(reply, http.deadline, receive):
                 case _Outcome.DONE:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from flask import Blueprint, Flask, Response, current_app, request
 from flask.signals import request_finished, request_started, request_tearing_down
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
+from werkzeug.exceptions import ClientDisconnected, HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wsgi import get_input_stream
 
@@ -66,6 +66,10 @@ class TandemExtension:
 
     def __init__(self, settings: Settings | None = None, *, tandem: Tandem | None = None) -> None:
         self.tandem = tandem or Tandem(settings or Settings())
+        if self.tandem.settings.grpc_port is not None:
+            from service.entrypoints.grpc_server import GrpcServer  # only then: it takes 20 MiB, and is an extra
+
+            self.tandem.attach(GrpcServer(self.tandem))
 
     def init_app(self, app: Flask, url_prefix: str | None = None) -> None:
         """Mount every route under `url_prefix`, and start to load models."""
@@ -162,7 +166,7 @@ class _View:
             return self._api.too_large(http)
         except Exception:  # every WSGI server has its own for a broken connection or a malformed chunk
             return self._api.cut_off(http)
-        if http.method != "POST":
+        if http.method in ("GET", "HEAD", "OPTIONS"):
             return self._answer(http)
         # A seat that short predictions hold is free at once; long ones must not keep the spare threads, too.
         if not self._seats.acquire(timeout=SEAT_S):
@@ -184,6 +188,15 @@ class _View:
 
 def _read_body(environ: WSGIEnvironment, limit: int) -> bytes:
     """The whole body. Raises RequestEntityTooLarge as soon as it is known to be larger than `limit`."""
+    length = environ.get("CONTENT_LENGTH", "")
+    if length.isdecimal() and "HTTP_TRANSFER_ENCODING" not in environ:
+        if int(length) > limit:
+            raise RequestEntityTooLarge
+        # Werkzeug's stream copies a body several times.
+        body: bytes = environ["wsgi.input"].read(int(length))
+        if len(body) < int(length):
+            raise ClientDisconnected
+        return body
     # One byte more is read: Werkzeug cuts a chunked body off at its limit, and does not tell.
     body = get_input_stream(environ, max_content_length=limit + 1).read()
     if len(body) > limit:

@@ -74,6 +74,7 @@ class Api:
         """The reply, or a future of it. Neither raises; the future holds a reply whatever happened."""
         started = time.perf_counter()
         try:
+            http.max_bytes = self.max_body_bytes
             http.deadline = self._deadline(http.headers.get(TIMEOUT_HEADER))
             route = route_of(methods, http.method)
             if route is None:

@@ -1,7 +1,7 @@
 """The decoder of values that come as arrays: binary tensors, Arrow, npy. It keeps the law of `values.py`.
 
-An array is accepted exactly where the list of its values would be, with NaN and NaT for null; a property
-test holds the two together. Numbers go from one array to the other as a whole; what is unusual goes value
+An array is accepted exactly where the list of its values would be, with NaN, NaT and what is masked for null; a
+property test holds the two together. Numbers go from one array to the other as a whole; what is unusual goes value
 by value through `decode_column`, which finds the words for what is wrong.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.errors import InvalidRequest
-from service.core.signature import FLOATS, INTS, Column, Signature
+from service.core.signature import EXACT_INTEGERS, FLOATS, INTS, Column, Signature
 from service.core.table import Frame, Matrix, Table
 from service.protocols.native import known_columns
 from service.protocols.values import (
@@ -53,7 +53,8 @@ def decode_matrix(values: NDArray[Any], signature: Signature) -> Table:
 def decode_arrays(columns: Mapping[str, NDArray[Any]], signature: Signature) -> Table:
     """One array of shape (rows,) per column name; those that may be missing may be left out.
 
-    Arrays of objects hold what JSON would: None, bool, int, float, str.
+    Arrays of objects hold what JSON would: None, bool, int, float, str. Of a numpy.ma.MaskedArray, what is
+    masked is missing, so that integers beside it keep their digits.
 
     Raises:
         InvalidRequest: no rows.
@@ -101,16 +102,92 @@ def decode_array(values: NDArray[Any], column: Column, problems: Problems) -> ND
 
 
 def _quickly(values: NDArray[Any], column: Column) -> NDArray[Any] | None:
-    """Numbers and truths as a whole, or None where something is to be looked at value by value."""
+    """Numbers, truths and moments as a whole, or None where something is to be looked at value by value."""
+    if (mask := _mask(values)) is not None:
+        return _with_holes(values, mask, column)
     if column.dtype in FLOATS:
         return _numbers(values, np.dtype(column.dtype), nullable=column.nullable, limit=float_limit(column))
     if column.dtype in INTS and values.dtype.kind in "iu":
         low, high = int_limits(column)
         if values.size == 0 or (int(values.min()) >= low and int(values.max()) <= high):
             return values.astype(column.dtype, copy=False)
+    if column.dtype in INTS and values.dtype.kind == "f":
+        return _integers(values, column)
     if column.dtype == "bool" and values.dtype.kind == "b":
         return values.astype(bool, copy=False)
+    if column.dtype == "datetime" and values.dtype.kind == "M":
+        return _moments(values, datetime_unit(column), nullable=column.nullable)
     return None
+
+
+def _mask(values: NDArray[Any]) -> NDArray[np.bool_] | None:
+    """What is masked of a masked array; None of any other. numpy.ma is not imported to find out."""
+    return None if type(values) is np.ndarray else getattr(values, "mask", None)
+
+
+def _with_holes(values: NDArray[Any], mask: NDArray[np.bool_], column: Column) -> NDArray[Any] | None:
+    """A masked array as `core.table.Frame` has columns with missing values."""
+    if not column.nullable and mask.any():
+        return None
+    # What stands under the mask means nothing, and must not decide anything.
+    filled = np.where(mask, np.zeros((), values.dtype), np.asarray(values))
+    found = _quickly(filled, column)
+    if found is None or not mask.any():
+        return found
+    if column.dtype == "bool":
+        found = found.astype(object)
+        found[mask] = None
+    else:
+        found = found.astype(found.dtype if found.dtype.kind in "fM" else np.float64)
+        found[mask] = np.nan if found.dtype.kind == "f" else np.datetime64("NaT")
+    return found
+
+
+def _integers(values: NDArray[np.floating[Any]], column: Column) -> NDArray[Any] | None:
+    """Floats that are whole numbers, as a column of integers: float64 where one is missing, as pandas has it."""
+    holes = np.isnan(values)
+    present = values[~holes]
+    if present.size < values.size and not column.nullable:
+        return None
+    low, high = int_limits(column)
+    if present.size:
+        least, greatest = float(present.min()), float(present.max())
+        if least < max(low, -EXACT_INTEGERS) or greatest > min(high, EXACT_INTEGERS):
+            return None
+        if not np.array_equal(np.trunc(present), present):
+            return None
+    if present.size == values.size:
+        return values.astype(column.dtype)
+    return values.astype(np.float64) + 0.0  # there is no negative zero among integers
+
+
+_STEP_NS: Final = {
+    "D": 86_400 * 10**9, "h": 3600 * 10**9, "m": 60 * 10**9, "s": 10**9, "ms": 10**6, "us": 1000, "ns": 1,
+}  # fmt: skip
+# Those that moments may be counted in.
+MOMENT_UNITS: Final = frozenset(_STEP_NS)
+# The years that a text of four digits can name, 0000 up to 9999, in nanoseconds since 1970.
+_FIRST_NS: Final = -719_528 * _STEP_NS["D"]
+_AFTER_LAST_NS: Final = 2_932_897 * _STEP_NS["D"]
+
+
+def _moments(values: NDArray[np.datetime64], unit: str, *, nullable: bool) -> NDArray[Any] | None:
+    """`values` counted in `unit`, where that holds every one of them exactly, else None."""
+    own, count = np.datetime_data(values.dtype)
+    holes = np.isnat(values)
+    if own not in _STEP_NS or (holes.any() and not nullable):
+        return None
+    present = values[~holes].astype(np.int64)
+    if present.size:
+        step = _STEP_NS[own] * count
+        # The greatest number is as far from zero as the least that is not NaT; beyond them numpy wraps in silence.
+        reach = np.iinfo(np.int64).max * _STEP_NS[unit]
+        if int(present.min()) * step < max(_FIRST_NS, -reach):
+            return None
+        if int(present.max()) * step >= min(_AFTER_LAST_NS, reach):
+            return None
+    found = values.astype(f"datetime64[{unit}]")
+    return found if np.array_equal(found.astype(values.dtype), values, equal_nan=True) else None
 
 
 def _numbers(values: NDArray[Any], dtype: np.dtype[Any], *, nullable: bool, limit: float) -> NDArray[Any] | None:
@@ -140,14 +217,18 @@ def _numbers(values: NDArray[Any], dtype: np.dtype[Any], *, nullable: bool, limi
 
 
 def _listed(values: NDArray[Any], column: Column) -> list[Any]:
-    """The values as JSON would have brought them, with None for NaN and NaT."""
+    """The values as JSON would have brought them, with None for NaN, NaT and what is masked."""
+    if (mask := _mask(values)) is not None:
+        beneath = _listed(np.asarray(values), column)
+        return [None if hole else value for value, hole in zip(beneath, mask, strict=True)]
     if values.dtype.kind == "M":
         if column.dtype != "datetime":
             return [None if text == "NaT" else text for text in np.datetime_as_string(values).tolist()]
         offset = "Z" if column.timezone else ""
-        unit = datetime_unit(column)
-        finest = values.astype(f"datetime64[{unit}]") if _is_coarser(values.dtype, unit) else values
-        return [None if text == "NaT" else f"{text}{offset}" for text in np.datetime_as_string(finest).tolist()]
+        # A day has no time, which an offset needs beside it, and an hour no minutes.
+        is_coarse = np.datetime_data(values.dtype)[0] in ("D", "h", "m")
+        texts = np.datetime_as_string(values, unit="s" if is_coarse else None)
+        return [None if text == "NaT" else f"{text}{offset}" for text in texts.tolist()]
     listed: list[Any] = values.tolist()
     if values.dtype.kind == "f":
         return [None if value != value else value for value in listed]
@@ -157,12 +238,6 @@ def _listed(values: NDArray[Any], column: Column) -> list[Any]:
 
 
 _NATIVE: Final = {np.dtype(name): np.dtype(name) for name in FLOATS}
-_UNITS: Final = ("D", "h", "m", "s", "ms", "us", "ns")
-
-
-def _is_coarser(dtype: np.dtype[Any], unit: str) -> bool:
-    own = np.datetime_data(dtype)[0]
-    return own in _UNITS and _UNITS.index(own) < _UNITS.index(unit)
 
 
 def _plain(value: Any) -> Any:

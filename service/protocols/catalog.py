@@ -9,6 +9,7 @@ from service.protocols.route import Route, Scope
 
 
 def list_models(server: Server, http: HttpRequest) -> HttpReply:
+    """`modelName` and `modelUrl` are for clients of TorchServe and SageMaker, which list models on the same path."""
     models = [
         {
             "name": model.name,
@@ -17,6 +18,7 @@ def list_models(server: Server, http: HttpRequest) -> HttpReply:
             "state": model.state,
             "version": model.served,
             **({"reasons": {str(v): text for v, text in model.reasons.items()}} if model.reasons else {}),
+            **_aliases(model.name),
         }
         for model in server.models()
     ]
@@ -24,7 +26,12 @@ def list_models(server: Server, http: HttpRequest) -> HttpReply:
 
 
 def describe_model(server: Server, http: HttpRequest) -> HttpReply:
-    return json_reply(server.describe(http.path_params["name"]))
+    name = http.path_params["name"]
+    return json_reply({**server.describe(name), **_aliases(name)})
+
+
+def _aliases(name: str) -> dict[str, str]:
+    return {"modelName": name, "modelUrl": name}
 
 
 def live(server: Server, http: HttpRequest) -> HttpReply:

@@ -22,7 +22,8 @@ class HttpRequest:
     """`path_params` are percent-decoded; header names are lower-case; repeated headers are joined by commas.
     `answered` is set with the reply that goes out, so that a later one is not counted too. `may_block` says
     that whoever asks has a thread to itself, and would only wait on it. `problem` writes what goes wrong as
-    the dialect of the route has it; None is the native one.
+    the dialect of the route has it; None is the native one. `max_bytes` is what the body may take, and what is
+    packed in it once it is unpacked.
     """
 
     method: str
@@ -36,6 +37,7 @@ class HttpRequest:
     deadline: Deadline = NEVER
     answered: bool = False
     problem: Problem | None = None
+    max_bytes: int = 2**31
 
 
 @dataclass(slots=True)

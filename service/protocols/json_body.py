@@ -23,8 +23,11 @@ from service.protocols.values import NeedsExactParse
 T = TypeVar("T")
 
 
-def read_json(body: bytes, build: Callable[[Any, bool], T]) -> T:
+def read_json(body: bytes, build: Callable[[Any, bool], T], *, allow_nan: bool = False) -> T:
     """`build(parsed body, exact)`, where `exact` says that integers beyond 64 bits are integers.
+
+    With `allow_nan` the words NaN, Infinity and -Infinity, which JSON lacks and some protocols have, are read:
+    NaN as null, the others as numbers that no float64 can hold.
 
     Raises:
         UnreadableRequest: not one JSON text in UTF-8. What `build` raises passes through.
@@ -34,14 +37,15 @@ def read_json(body: bytes, build: Callable[[Any, bool], T]) -> T:
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        if not error.msg.startswith("number is infinity"):
+        has_words = allow_nan and (b"NaN" in body or b"Infinity" in body)
+        if not error.msg.startswith("number is infinity") and not has_words:
             raise UnreadableRequest(f"the body is not valid JSON: {error}") from None
     else:
         try:
             return build(parsed, False)
         except NeedsExactParse:
             pass
-    return build(_exact(body), True)
+    return build(_exact(body, _constant if allow_nan else _refuse_constant), True)
 
 
 class OutOfRange(float):
@@ -62,6 +66,10 @@ def _number(text: str) -> float:
     return value if math.isfinite(value) else OutOfRange(text)
 
 
+def _constant(text: str) -> float | None:
+    return None if text == "NaN" else OutOfRange(text)
+
+
 def _refuse_constant(text: str) -> float:
     raise UnreadableRequest(f"the body is not valid JSON: {text} is not a JSON number")
 
@@ -80,11 +88,11 @@ _SQUARED: Final = bytes.maketrans(b"{}", b"[]")
 _OTHERS: Final = bytes(code for code in range(256) if code not in b"[]{}")
 
 
-def _exact(body: bytes) -> Any:
+def _exact(body: bytes, constant: Callable[[str], Any]) -> Any:
     if _depth(body) > _DEPTH:
         raise UnreadableRequest("the body is not valid JSON: it is nested too deeply")
     try:
-        parsed = json.loads(body.decode(), parse_float=_number, parse_constant=_refuse_constant)
+        parsed = json.loads(body.decode(), parse_float=_number, parse_constant=constant)
         # The standard library lets lone surrogates pass, which no UTF-8 text can hold.
         json.dumps(parsed, ensure_ascii=False, default=str).encode()
     except RecursionError:

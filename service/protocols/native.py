@@ -13,7 +13,8 @@ can be sent in the two forms for many rows, not in a flat record.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
 from typing import Any, Final
 
@@ -55,15 +56,14 @@ class Exchange:
         if (found := read_number_rows(self._body, signature)) is not None:
             values, wanted = found
             return InferRequest(Matrix(values), self._outputs(wanted, signature))
-        return read_json(self._body, lambda content, exact: self._build(content, signature, exact))
+        return read_json(self._body, lambda content, exact: self.build(content, signature, exact))
 
     def _outputs(self, wanted: Any, signature: Signature) -> tuple[str, ...]:
         """What the body asks for, else the query; both are looked at."""
-        in_query = None if self._query_outputs is None else self._query_outputs.split(",")
-        outputs = choose_outputs(in_query, signature)
+        outputs = query_outputs(self._query_outputs, signature)
         return outputs if wanted is None else choose_outputs(wanted, signature)
 
-    def _build(self, content: Any, signature: Signature, exact: bool) -> InferRequest:
+    def build(self, content: Any, signature: Signature, exact: bool) -> InferRequest:
         if not isinstance(content, dict):
             raise InvalidRequest(
                 f"the body is {shorten(content)}; expected one record like {{column: value}}, "
@@ -100,6 +100,11 @@ class Exchange:
 def has_record_form(signature: Signature) -> bool:
     """Whether a flat record can be told from the forms for many rows: no column is called like their words."""
     return not set(WORDS) & set(signature.names)
+
+
+def query_outputs(names: str | None, signature: Signature) -> tuple[str, ...]:
+    """The outputs that `?outputs=` names, separated by commas. Raises what `choose_outputs` does."""
+    return choose_outputs(None if names is None else names.split(","), signature)
 
 
 def choose_outputs(wanted: Any, signature: Signature) -> tuple[str, ...]:
@@ -204,6 +209,13 @@ def _matrix(rows: Sequence[Sequence[Any]], signature: Signature) -> Matrix | Non
     return None if values is None else Matrix(values.reshape(len(rows), len(signature.columns)))
 
 
+def refuse_repeats(names: Sequence[str]) -> None:
+    """Raises InvalidRequest where two columns have the same name."""
+    if len(set(names)) < len(names):
+        twice, _ = Counter(names).most_common(1)[0]
+        raise InvalidRequest(f"two columns are called {shorten(twice)}")
+
+
 def known_columns(signature: Signature) -> str:
     """What a caller who sent another column may have meant."""
     names = ", ".join(name[:40] for name in signature.names[:8])
@@ -268,14 +280,16 @@ def write_outputs(outputs: dict[str, Values], signature: Signature, *, one: bool
             value, places = _first(value, places)
         content[key] = value
         lost += [{"output": key, "at": list(path), "value": what} for path, what in places]
-    classes = next(
-        (o.classes for o in signature.outputs if o.name in outputs and o.name in BY_CLASS and o.classes), None
-    )
-    if classes is not None:
+    if (classes := classes_of(outputs, signature)) is not None:
         content["classes"] = classes
     if lost:
         content["non_finite"] = lost
     return content
+
+
+def classes_of(outputs: Collection[str], signature: Signature) -> list[Any] | None:
+    """The classes that one of `outputs` runs over, None where none does."""
+    return next((o.classes for o in signature.outputs if o.name in outputs and o.name in BY_CLASS and o.classes), None)
 
 
 def _first(value: Any, places: NonFinite) -> tuple[Any, NonFinite]:

@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from service import __version__
 from service.core.contracts import Served
+from service.protocols.columnar import FORMS
 from service.protocols.contract import reply_types, request_types
 from service.protocols.http import PROBLEM
 from service.protocols.native import has_record_form
@@ -19,14 +20,17 @@ from service.protocols.status import ProblemDetails
 
 _REF: Final = "#/components/schemas/{model}"
 _REFUSALS: Final = {
-    "400": "The body is not JSON",
+    "400": "The body is not what its Content-Type says",
     "404": "Unknown model, version or label",
+    "406": "Accept names no form that answers have",
     "413": "The body is too large",
-    "415": "The body is not application/json",
+    "415": "The body is of a type that is not read",
     "422": "Readable, but wrong for this model: each error names row, column, what was expected and what came",
     "503": "Models are being loaded, or the service is stopping",
     "504": "No answer within the deadline",
 }
+# Tables and arrays, whose columns are those of the JSON; what they look like, their own formats say.
+_COLUMNAR: Final[dict[str, Any]] = {form.media_types[0]: {} for form in FORMS}
 _ABOUT: Final = (
     "Models fitted with scikit-learn. Ask with one record, or with many rows as instances or columns; "
     "choose what is computed with outputs."
@@ -84,9 +88,9 @@ def _predict(model: Served, request: dict[str, Any], reply: dict[str, Any]) -> d
         "parameters": [_outputs_parameter(list(model.signature.output_names))],
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": request, "examples": examples}},
+            "content": {"application/json": {"schema": request, "examples": examples}, **_COLUMNAR},
         },
-        "responses": {"200": _content("The answer", reply), **_refusals(_REFUSALS)},
+        "responses": {"200": _answer(reply), **_refusals(_REFUSALS)},
     }
 
 
@@ -101,13 +105,14 @@ def _operation(route: Route) -> dict[str, Any]:
         operation["parameters"].append(_outputs_parameter(None))
         operation["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": {"type": "object"}}},
+            "content": {"application/json": {"schema": {"type": "object"}}, **_COLUMNAR},
         }
-        refusals = _refusals(_REFUSALS)
+        answer, refusals = _answer({"type": "object"}), _refusals(_REFUSALS)
     else:
+        answer = _content("The answer", {"type": "object"})
         codes = [code for code in ("404", "503") if code in _expected_codes(route)]
         refusals = _refusals({code: _REFUSALS[code] for code in codes})
-    operation["responses"] = {"200": _content("The answer", {"type": "object"}), **refusals}
+    operation["responses"] = {"200": answer, **refusals}
     return operation
 
 
@@ -149,6 +154,13 @@ def _outputs_parameter(names: list[str] | None) -> dict[str, Any]:
         "style": "form",
         "explode": False,
     }
+
+
+def _answer(schema: dict[str, Any]) -> dict[str, Any]:
+    """A reply to rows: as JSON, or in the form that Accept asks for."""
+    answer = _content("The answer", schema)
+    answer["content"] |= _COLUMNAR
+    return answer
 
 
 def _content(description: str, schema: dict[str, Any]) -> dict[str, Any]:

@@ -1,25 +1,42 @@
-"""The prediction routes, in Tandem's own dialect."""
+"""The prediction routes, in Tandem's own dialect: rows in JSON, or in one of the forms of `columnar.py`."""
 
 from __future__ import annotations
 
 from concurrent.futures import Future
 
 from service.core.contracts import Server
-from service.core.errors import UnsupportedMediaType
+from service.core.errors import UnsupportedMediaType, shorten
 from service.core.futures import then
-from service.core.messages import Target
+from service.core.messages import InferRequest, Target
 from service.core.names import parse_version
-from service.protocols.http import HttpReply, HttpRequest, json_reply
-from service.protocols.native import Exchange
+from service.core.signature import Signature
+from service.protocols.columnar import form_of, reply_type, write
+from service.protocols.http import JSON, HttpReply, HttpRequest, json_reply
+from service.protocols.media import ANY, media_type
+from service.protocols.native import Exchange, query_outputs
 from service.protocols.route import Route, Scope
 
 
 def predict(server: Server, http: HttpRequest) -> Future[HttpReply]:
     """Decode, compute, and encode when the answer is there. Who waits, and how, is the entry point's business."""
-    require_json(http)
+    content_type, accept = http.headers.get("content-type", ""), http.headers.get("accept", "")
     exchange = Exchange(http.body, http.query.get("outputs"))
-    answer = server.infer(target_of(http), exchange.read, http.deadline, may_block=http.may_block)
-    return then(answer, lambda reply: json_reply(exchange.write(reply)))
+    if content_type == JSON and accept in ANY:
+        read, kind = exchange.read, JSON
+    elif (found := form_of(content_type)) is not None:
+        form, about = found
+        kind = reply_type(accept, about.name)
+
+        def read(signature: Signature) -> InferRequest:
+            outputs = query_outputs(http.query.get("outputs"), signature)
+            return InferRequest(form.read(http.body, signature, about.parameters, http.max_bytes), outputs)
+    else:
+        require_json(http)
+        read, kind = exchange.read, reply_type(accept, JSON)
+    answer = server.infer(target_of(http), read, http.deadline, may_block=http.may_block)
+    if kind == JSON:
+        return then(answer, lambda reply: json_reply(exchange.write(reply)))
+    return then(answer, lambda reply: write(reply, kind))
 
 
 def target_of(http: HttpRequest) -> Target:
@@ -37,18 +54,14 @@ def require_json(http: HttpRequest) -> None:
     Raises:
         UnsupportedMediaType: another type, or another charset.
     """
-    given = http.headers.get("content-type", "")
-    if given == "application/json":
+    header = http.headers.get("content-type", "")
+    if header == JSON:
         return
-    kind, _, parameters = given.partition(";")
-    if kind.strip().lower() != "application/json":
-        raise UnsupportedMediaType(
-            f"expected Content-Type: application/json, got {given[:60]!r}" if given else
-            "expected Content-Type: application/json, got none"
-        )  # fmt: skip
-    charset = parameters.lower().partition("charset=")[2].partition(";")[0].strip().strip('"')
-    if charset not in ("", "utf-8", "utf8"):
-        raise UnsupportedMediaType(f"JSON is UTF-8; got charset {charset[:30]!r}")
+    given = media_type(header)
+    if given.name != JSON:
+        raise UnsupportedMediaType(f"expected Content-Type: {JSON}, got {repr(header[:60]) if header else 'none'}")
+    if not given.is_utf8:
+        raise UnsupportedMediaType(f"JSON is UTF-8; got charset {shorten(given.parameters['charset'], 30)}")
 
 
 ROUTES = (

@@ -7,7 +7,6 @@ mixed columns with a tensor per column. Either way by name, in any order.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -30,7 +29,9 @@ MATRIX: Final = "input-0"
 # A sparse output of more is not spread out: a request of kilobytes would answer gigabytes.
 DENSE_BYTES: Final = 256 * 1024 * 1024
 
-_AS_THEY_ARE: Final = (None, "np", "pd", "str")
+# How the elements of a tensor are to be taken. Only base64 changes any: moments are texts that the column itself
+# reads, and the others say what the datatype says already.
+CONTENT_TYPES: Final = ("np", "pd", "str", "base64", "datetime")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,21 +93,17 @@ def _column(name: str, array: NDArray[Any]) -> NDArray[Any]:
 
 def _content(tensor: Tensor, content_type: str | None) -> NDArray[Any]:
     """The values of a tensor as its content type has them."""
-    kind = tensor.content_type or (content_type if content_type == "base64" else None)
-    if kind == "base64":
-        return _mapped(tensor, _from_base64)
-    # Moments are texts that the column itself reads.
-    if kind in (*_AS_THEY_ARE, "datetime"):
+    kind = tensor.content_type or content_type
+    if kind not in (None, *CONTENT_TYPES):
+        raise InvalidRequest(
+            f"input {tensor.name[:60]!r}: unknown content type {shorten(kind)}; known are {', '.join(CONTENT_TYPES)}"
+        )
+    if kind != "base64":
         return tensor.values
-    raise InvalidRequest(f"input {tensor.name[:60]!r}: unknown content type {shorten(kind)}; known are np, pd, str, "
-                         "base64, datetime")  # fmt: skip
-
-
-def _mapped(tensor: Tensor, change: Any) -> NDArray[Any]:
     values = np.empty(tensor.values.size, dtype=object)
     try:
-        values[:] = [change(value) for value in tensor.values.ravel().tolist()]
-    except (ValueError, TypeError, binascii.Error):
+        values[:] = [_from_base64(value) for value in tensor.values.ravel().tolist()]
+    except (ValueError, TypeError):
         raise InvalidRequest(f"input {tensor.name[:60]!r}: not every element is base64") from None
     return values.reshape(tensor.shape)
 
@@ -154,7 +151,7 @@ def _by_tensor(signature: Signature) -> dict[str, tuple[Output, int | None]]:
 def _tensor(name: str, output: Output, target: int | None, values: Values) -> Tensor:
     if isinstance(values, list):
         values = values[target or 0]
-    array = _dense(values) if isinstance(values, SparseRows) else values
+    array = dense(values) if isinstance(values, SparseRows) else values
     datatype = datatype_of(array.dtype)
     return Tensor(name, datatype, array if datatype != "BYTES" else _texts(array))
 
@@ -173,8 +170,8 @@ def _text(label: Any) -> str | bytes:
     return written if isinstance(written, str) else orjson.dumps(written).decode()
 
 
-def _dense(rows: SparseRows) -> NDArray[Any]:
-    """A sparse output spread out, because these tensors have no other form.
+def dense(rows: SparseRows) -> NDArray[Any]:
+    """A sparse output spread out, for protocols that have no other form for it.
 
     Raises:
         InvalidRequest: it would be larger than DENSE_BYTES.
@@ -182,12 +179,12 @@ def _dense(rows: SparseRows) -> NDArray[Any]:
     n_rows = len(rows.indptr) - 1
     if n_rows * rows.width * rows.data.itemsize > DENSE_BYTES:
         raise InvalidRequest(
-            f"{n_rows} sparse rows of {rows.width} columns are too large as a tensor; ask for fewer rows, "
-            "or ask /models/{name}/predict, which answers them sparse"
+            f"{n_rows} sparse rows of {rows.width} columns are too large when they are spread out; ask for fewer "
+            "rows, or ask /models/{name}/predict in JSON, which answers them sparse"
         )
-    dense = np.zeros((n_rows, rows.width), dtype=rows.data.dtype)
-    dense[np.repeat(np.arange(n_rows), np.diff(rows.indptr)), rows.indices] = rows.data
-    return dense
+    spread = np.zeros((n_rows, rows.width), dtype=rows.data.dtype)
+    spread[np.repeat(np.arange(n_rows), np.diff(rows.indptr)), rows.indices] = rows.data
+    return spread
 
 
 def _shape(output: Output, target: int | None) -> tuple[int, ...]:

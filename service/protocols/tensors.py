@@ -6,10 +6,12 @@ REST and gRPC read and write the same ones. What a model makes of them, and of i
 
 from __future__ import annotations
 
+import base64
 import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -37,6 +39,9 @@ _COLUMNS: Final = {
     )
     for name, dtype in DATATYPES.items()
 }  # fmt: skip
+
+# Before each element of BYTES stands how long it is.
+_SIZE: Final = struct.Struct("<I")
 
 # numpy has no arrays of more dimensions.
 _DIMENSIONS: Final = 32
@@ -79,6 +84,8 @@ def read_raw(name: str, datatype: str, shape: Sequence[int], content: memoryview
                 f"got {len(content)}"
             )
         values = np.frombuffer(content, dtype=dtype)
+        if datatype == "BOOL" and values.size and values.view(np.uint8).max() > 1:
+            raise InvalidRequest(f"input {name[:60]!r}: expected each byte of BOOL to be 0 or 1")
     return Tensor(name, datatype, values.reshape(tuple(shape)))
 
 
@@ -88,14 +95,15 @@ def _split(name: str, count: int, content: memoryview | bytes) -> NDArray[Any]:
         raise InvalidRequest(
             f"input {name[:60]!r}: {count} elements need {count * 4} bytes or more; got {len(content)}"
         )
+    content = bytes(content)
     values = np.empty(count, dtype=object)
     at = 0
     for index in range(count):
-        size = struct.unpack_from("<I", content, at)[0] if at + 4 <= len(content) else 0
+        size = _SIZE.unpack_from(content, at)[0] if at + 4 <= len(content) else 0
         end = at + 4 + size
         if end > len(content):
             raise InvalidRequest(f"input {name[:60]!r}: its bytes end within element {index} of {count}")
-        values[index] = text_of(bytes(content[at + 4 : end]))
+        values[index] = text_of(content[at + 4 : end])
         at = end
     if at != len(content):
         raise InvalidRequest(f"input {name[:60]!r}: {len(content) - at} bytes are left after {count} elements")
@@ -117,12 +125,14 @@ def write_raw(values: NDArray[Any], datatype: str) -> bytes:
     parts: list[bytes] = []
     for value in values.ravel().tolist():
         content = value if isinstance(value, bytes) else str(value).encode()
-        parts += (struct.pack("<I", len(content)), content)
+        parts += (_SIZE.pack(len(content)), content)
     return b"".join(parts)
 
 
 def read_list(name: str, datatype: str, shape: Sequence[int], data: Any, *, exact: bool = False) -> Tensor:
     """A tensor out of JSON: `data` nested or flat, row by row. null is NaN, or a missing value.
+
+    Numbers may have been read into a flat array of the datatype already.
 
     Raises:
         InvalidRequest: an unknown datatype, an impossible shape, another number of elements, or one that the
@@ -132,12 +142,16 @@ def read_list(name: str, datatype: str, shape: Sequence[int], data: Any, *, exac
     dtype, count = _dtype(name, datatype), _count(name, shape)
     if datatype == "FP16":
         raise InvalidRequest(f"input {name[:60]!r}: FP16 has no JSON form; send FP32, or its raw bytes")
-    flat = _flat(name, data)
+    flat, sizes = (data, [len(data)]) if isinstance(data, np.ndarray) else _flat(name, data)
+    if len(sizes) > 1 and _without_ones(sizes) != _without_ones(shape):
+        raise InvalidRequest(f"input {name[:60]!r}: its lists are nested as {sizes}, but its shape is {list(shape)}")
     if len(flat) != count:
         raise InvalidRequest(f"input {name[:60]!r}: shape {list(shape)} holds {count} elements; got {len(flat)}")
+    if isinstance(flat, np.ndarray):
+        return Tensor(name, datatype, flat.reshape(tuple(shape)))
     values = None if flat else np.empty(0, dtype=dtype)
     if flat and dtype.kind in "fiub":
-        values = decode_numbers(flat, np.dtype(dtype.name), nullable=True, max_abs=math.inf)
+        values = decode_numbers(flat, dtype.newbyteorder("="), nullable=True, max_abs=math.inf)
     if values is None:
         problems = Problems()
         values = decode_column(flat, _COLUMNS[datatype], problems, exact=exact)
@@ -149,28 +163,42 @@ def read_list(name: str, datatype: str, shape: Sequence[int], data: Any, *, exac
     return Tensor(name, datatype, values.reshape(tuple(shape)))
 
 
-def _flat(name: str, data: Any) -> list[Any]:
+def _flat(name: str, data: Any) -> tuple[list[Any], list[int]]:
+    """The elements of nested lists, and the shape that the lists have."""
     if not isinstance(data, list):
         raise InvalidRequest(f'input {name[:60]!r}: expected "data" to be a list; got {shorten(data)}')
-    flat = data
+    flat, sizes = data, [len(data)]
     for _ in range(_DIMENSIONS):
-        kinds = set(map(type, flat))
-        if list not in kinds:
-            return flat
-        if kinds != {list} or len(set(map(len, flat))) > 1:
+        if list not in set(map(type, flat)):
+            return flat, sizes
+        lengths = {len(part) if type(part) is list else -1 for part in flat}
+        if len(lengths) > 1:
             raise InvalidRequest(f"input {name[:60]!r}: the lists of its data differ in length or depth")
-        flat = [value for part in flat for value in part]
+        sizes += lengths
+        flat = list(chain.from_iterable(flat))
     raise InvalidRequest(f"input {name[:60]!r}: its data is nested too deeply")
 
 
-def write_list(values: NDArray[Any]) -> Any:
-    """The elements, flat, as something orjson writes: numbers as an array, NaN and infinity becoming null."""
+def _without_ones(shape: Sequence[int]) -> list[int]:
+    """Shapes that differ in this only hold their elements in the same order."""
+    return [size for size in shape if size != 1]
+
+
+def write_list(values: NDArray[Any]) -> NDArray[Any]:
+    """The numbers, flat, as an array that orjson writes. JSON has no NaN and no infinity: they become null."""
     flat = values.ravel()
-    if flat.dtype.kind == "f":
-        return np.ascontiguousarray(flat, dtype=np.float64)
-    if flat.dtype.kind in "iub":
-        return np.ascontiguousarray(flat, dtype=flat.dtype.newbyteorder("="))
-    return [value.decode(errors="replace") if isinstance(value, bytes) else value for value in flat.tolist()]
+    dtype = np.float64 if flat.dtype.kind == "f" else flat.dtype.newbyteorder("=")
+    return np.ascontiguousarray(flat, dtype=dtype)
+
+
+def write_texts(values: NDArray[Any]) -> tuple[list[str], str]:
+    """The elements of BYTES, flat, as JSON holds them, and their content type: where one is no UTF-8, base64."""
+    flat: list[str | bytes] = values.ravel().tolist()
+    try:
+        return [value.decode() if isinstance(value, bytes) else value for value in flat], "str"
+    except UnicodeDecodeError:
+        coded = [value if isinstance(value, bytes) else value.encode() for value in flat]
+        return [base64.b64encode(value).decode() for value in coded], "base64"
 
 
 def _dtype(name: str, datatype: str) -> np.dtype[Any]:
@@ -190,5 +218,6 @@ def _count(name: str, shape: Sequence[int]) -> int:
         or not all(type(size) is int and size >= 0 for size in shape)
         or math.prod(size for size in shape if size) >= 2**40
     ):
-        raise InvalidRequest(f"input {name[:60]!r}: {shorten(list(shape), 100)} is no shape")
+        sizes = ", ".join(shorten(size, 20) for size in shape[: _DIMENSIONS + 1])
+        raise InvalidRequest(f"input {name[:60]!r}: [{sizes}] is no shape")
     return math.prod(shape)

@@ -11,7 +11,7 @@ from service import __version__
 from service.core.contracts import Server
 from service.core.errors import Unavailable, UnsupportedCoding
 from service.core.futures import then
-from service.core.messages import InferReply, InferRequest
+from service.core.messages import InferRequest
 from service.core.signature import Signature
 from service.protocols.coding import coded
 from service.protocols.http import HttpReply, HttpRequest, json_reply
@@ -19,11 +19,11 @@ from service.protocols.predict import target_of
 from service.protocols.route import Dialect, Route, Scope
 from service.protocols.status import refusal_of
 from service.protocols.tensor_tables import TensorAbout, choose_outputs, inputs_of, outputs_of, rows_of
-from service.protocols.v2_body import V2Body, V2Request
+from service.protocols.v2_body import V2Body
 
 SERVER: Final = "tandem"
 PLATFORM: Final = "tandem_sklearn"
-EXTENSIONS: Final = ("binary_tensor_data",)
+EXTENSIONS: Final = ("binary_tensor_data", "model_repository")
 
 
 def problem(error: BaseException, request_id: str) -> HttpReply:
@@ -41,20 +41,16 @@ V2: Final = Dialect("v2", problem, "/v2/")
 def infer(server: Server, http: HttpRequest) -> Future[HttpReply]:
     """Decode, compute, and encode when the answer is there."""
     body = V2Body(http.body, http.headers)
-    asked: list[V2Request] = []
 
     def read(signature: Signature) -> InferRequest:
         request = body.read(signature)
-        asked.append(request)
         if request.timeout_s is not None:
             http.deadline.bring_forward(request.timeout_s)
         outputs = choose_outputs(list(request.outputs), signature)
         return InferRequest(rows_of(request.tensors, signature, request.content_type), outputs)
 
-    def write(reply: InferReply) -> HttpReply:
-        return coded(body.write(reply, asked[-1], http.request_id), http)
-
-    return then(server.infer(target_of(http), read, http.deadline, may_block=http.may_block), write)
+    answer = server.infer(target_of(http), read, http.deadline, may_block=http.may_block)
+    return then(answer, lambda reply: coded(body.write(reply, http.request_id), http))
 
 
 def about_server(server: Server, http: HttpRequest) -> HttpReply:
@@ -63,7 +59,7 @@ def about_server(server: Server, http: HttpRequest) -> HttpReply:
 
 def about_model(server: Server, http: HttpRequest) -> HttpReply:
     model = server.version(target_of(http))
-    versions = next(summary.versions for summary in server.models() if summary.name == model.model)
+    versions = next((s.versions for s in server.models() if s.name == model.model), (model.version,))
     return json_reply(
         {
             "name": model.model,

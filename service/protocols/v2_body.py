@@ -3,14 +3,15 @@
     {"inputs": [{"name", "datatype", "shape", "data"}], "outputs": [{"name"}]}  → {"outputs": [{…, "data"}]}
 
 A tensor whose bytes follow the JSON has `parameters.binary_data_size` in the place of its data; the header
-Inference-Header-Content-Length says where the JSON ends (the binary tensor data extension).
+Inference-Header-Content-Length says where the JSON ends (the binary tensor data extension). Raw bytes carry
+everything. In JSON, NaN and infinity are null, and texts of which one is no UTF-8 are base64, and say so.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -22,10 +23,22 @@ from service.core.signature import Signature
 from service.protocols.http import HttpReply
 from service.protocols.json_body import read_json
 from service.protocols.tensor_tables import inputs_of, tensors_of
-from service.protocols.tensors import DATATYPES, Tensor, read_list, read_raw, write_list, write_raw
+from service.protocols.tensors import (
+    DATATYPES,
+    Tensor,
+    read_list,
+    read_raw,
+    text_of,
+    write_list,
+    write_raw,
+    write_texts,
+)
+from service.protocols.v2_numbers import read_number_body
 
 LENGTH_HEADER: Final = "inference-header-content-length"
 BINARY: Final = "application/octet-stream"
+# Parameters after which a client would look for its answer elsewhere, or in another form.
+_NOT_OFFERED: Final = ("classification", "shared_memory_region")
 # Platforms that drop headers they do not know carry the length in the type.
 _TYPED_LENGTH: Final = re.compile(
     r"(application/vnd\.(?:sagemaker|vertex-ai)-triton\.binary\+json);\s*json-header-size=(\d{1,12})", re.ASCII
@@ -55,7 +68,6 @@ class V2Body:
         typed = _TYPED_LENGTH.fullmatch(content_type.strip())
         length = typed[2] if typed else headers.get(LENGTH_HEADER)
         self._media_type = typed[1] if typed else None
-        self._is_raw = length is not None and length.strip() == "0"
         size = len(body)
         if length is not None:
             if not re.fullmatch(r"\s*\d{1,12}\s*", length, re.ASCII) or int(length) > len(body):
@@ -63,14 +75,21 @@ class V2Body:
                     f"{LENGTH_HEADER}: expected the bytes of JSON in a body of {len(body)}, got {shorten(length)}"
                 )
             size = int(length)
+        self._is_raw = length is not None and size == 0
         self._json = body[:size] if size < len(body) else body
         self._binary = memoryview(body)[size:]
+        self._request = V2Request((), {})
 
     def read(self, signature: Signature) -> V2Request:
         """Raises UnreadableRequest, InvalidRequest."""
         if self._is_raw:
-            return self._one_tensor(signature)
-        return read_json(self._json, self._build)
+            self._request = self._one_tensor(signature)
+        elif (numbers := read_number_body(self._json)) is not None:
+            self._request = self._build(numbers, exact=False)
+        else:
+            # The bare NaN is what clients in Python write, although JSON has none.
+            self._request = read_json(self._json, self._build, allow_nan=True)
+        return self._request
 
     def _one_tensor(self, signature: Signature) -> V2Request:
         """A body that is nothing but the model's only input."""
@@ -80,7 +99,7 @@ class V2Body:
         (about,) = inputs
         if about.datatype == "BYTES":
             content = np.empty((1, 1), dtype=object)
-            content[0, 0] = bytes(self._binary).decode(errors="replace")
+            content[0, 0] = text_of(bytes(self._binary))
             tensor = Tensor(about.name, "BYTES", content)
         else:
             row_bytes = DATATYPES[about.datatype].itemsize * about.shape[1]
@@ -121,7 +140,8 @@ class V2Body:
 
     def _tensor(self, entry: dict[str, Any], at: int, exact: bool) -> tuple[Tensor, int]:
         """An input, and how many of the bytes behind the JSON it takes, from `at` on."""
-        name, shape, datatype = entry.get("name"), entry.get("shape"), entry.get("datatype")
+        name, shape = entry.get("name"), entry.get("shape")
+        datatype: Any = entry.get("datatype")
         if not isinstance(name, str):
             raise InvalidRequest(f'an input\'s "name": expected a string; got {shorten(name)}')
         where = f"input {name[:60]!r}"
@@ -130,20 +150,22 @@ class V2Body:
         parameters = _parameters(entry, where)
         size = parameters.get("binary_data_size")
         if size is None:
-            tensor = read_list(name, datatype or "", shape, entry.get("data"), exact=exact)
-        elif "data" in entry:
+            tensor = read_list(name, datatype, shape, entry.get("data"), exact=exact)
+        elif entry.get("data") is not None:
             raise InvalidRequest(f'{where}: has both "data" and "binary_data_size"')
         elif type(size) is not int or not 0 <= size <= len(self._binary) - at:
             raise InvalidRequest(
                 f"{where}: binary_data_size is {shorten(size)}; {len(self._binary) - at} bytes are left"
             )
         else:
-            tensor = read_raw(name, datatype or "", shape, self._binary[at : at + size])
-        content_type = _text(parameters, "content_type")
-        return Tensor(name, tensor.datatype, tensor.values, content_type), size or 0
+            tensor = read_raw(name, datatype, shape, self._binary[at : at + size])
+        return replace(tensor, content_type=_text(parameters, "content_type")), size or 0
 
-    def write(self, reply: InferReply, request: V2Request, request_id: str) -> HttpReply:
-        """The answer in the form that `request` asked for. `request_id` stands in where it has no id."""
+    def write(self, reply: InferReply, request_id: str) -> HttpReply:
+        """The answer in the form that the request, which was read, asked for. `request_id` stands in where it
+        has no id.
+        """
+        request = self._request
         outputs: list[dict[str, Any]] = []
         parts: list[bytes] = []
         for tensor in tensors_of(reply, list(request.outputs)):
@@ -178,7 +200,8 @@ def _written(tensor: Tensor, is_binary: bool) -> tuple[dict[str, Any], bytes | N
         content = write_raw(values, datatype)
         return {**entry, "parameters": {"binary_data_size": len(content)}}, content
     if datatype == "BYTES":
-        entry["parameters"] = {"content_type": "str"}
+        texts, content_type = write_texts(values)
+        return {**entry, "parameters": {"content_type": content_type}, "data": texts}, None
     return {**entry, "data": write_list(values)}, None
 
 
@@ -194,8 +217,6 @@ def _outputs(wanted: Any) -> dict[str, bool | None]:
         if not isinstance(name, str):
             raise InvalidRequest(f'an output\'s "name": expected a string; got {shorten(name)}')
         parameters = _parameters(entry, f"output {name[:60]!r}")
-        if parameters.get("classification"):
-            raise InvalidRequest(f"output {name[:60]!r}: the classification extension is not offered")
         found[name] = _flag(parameters, "binary_data")
     return found
 
@@ -207,8 +228,13 @@ def _object(content: Any, what: str) -> dict[str, Any]:
 
 
 def _parameters(content: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Those that nobody knows are nobody's business, but who asks for an extension must not believe to have it."""
     parameters = content.get("parameters")
-    return {} if parameters is None else _object(parameters, f"{what}: parameters")
+    found = {} if parameters is None else _object(parameters, f"{what}: parameters")
+    for name in _NOT_OFFERED:
+        if found.get(name):
+            raise InvalidRequest(f"{what}: the extension of {name!r} is not offered")
+    return found
 
 
 def _flag(parameters: Mapping[str, Any], name: str) -> bool | None:

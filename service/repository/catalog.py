@@ -6,8 +6,16 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 
-from service.core.errors import TandemError, Unavailable, UnknownLabel, UnknownModel, UnknownVersion
-from service.core.messages import ModelSummary, Target
+from service.core.errors import (
+    AlreadyLoaded,
+    TandemError,
+    Unavailable,
+    UnknownLabel,
+    UnknownModel,
+    UnknownVersion,
+)
+from service.core.messages import UNLOADED, ModelSummary, Target
+from service.repository.control import NO_ORDER, Order, Orders
 from service.repository.policy import served_version, wanted_versions
 from service.repository.sources import Found, Snapshot, Source
 from service.repository.versions import Lease, Loaded, State, Version
@@ -16,25 +24,34 @@ _log = logging.getLogger(__name__)
 
 
 class Catalog:
-    """The versions in memory. `poll` is called by one thread; everything else from any.
+    """The versions in memory. One thread calls `poll`, `load`, `unload` and `promote`; any calls everything else.
 
     Args:
         load: makes a version answer, or raises; called without the lock, so that loading
             holds up no request.
         keep: how many of the newest versions of a model stay live.
+        orders: what was asked to be loaded anew or let go, by callers of this process or of another one.
     """
 
     def __init__(
-        self, source: Source, load: Callable[[Found], Loaded], *, keep: int, default_model: str | None = None
+        self,
+        source: Source,
+        load: Callable[[Found], Loaded],
+        *,
+        keep: int,
+        default_model: str | None = None,
+        orders: Orders | None = None,
     ) -> None:
         self._source = source
         self._load = load
         self._keep = keep
         self._default_model = default_model
+        self._orders = orders or Orders()
         self._lock = threading.Lock()
         self._versions: dict[str, dict[int, Version]] = {}
         self._failed: dict[str, dict[int, Version]] = {}
         self._snapshot = Snapshot()
+        self._given: Mapping[str, Order] = {}
         self._first_poll_done = False
 
     # -- what is on disk becomes what is live ----------------------------------------------------
@@ -42,39 +59,118 @@ class Catalog:
     def poll(self) -> None:
         """One round: look at the disk, load what is new, let go of what is not wanted any more."""
         try:
-            snapshot = self._source.scan()
+            self._look()
         except OSError as error:
             # A repository that cannot be read says nothing about its models: they stay.
             _log.error("the model repository cannot be read: %s", error)
             return
         with self._lock:
-            self._snapshot = snapshot
-            names = sorted({*snapshot.versions, *self._versions, *self._failed})
+            names = sorted({*self._snapshot.versions, *self._versions, *self._failed})
         for name in names:
-            self._follow(name, snapshot)
+            self._follow(name)
         self._first_poll_done = True
 
-    def _follow(self, name: str, snapshot: Snapshot) -> None:
-        present = snapshot.versions.get(name, {})
-        labels = snapshot.labels.get(name, {})
+    def load(self, name: str, *, again: bool = True) -> None:
+        """Load what is on disk of model `name` anew, each version beside the one that serves meanwhile.
+
+        Versions that failed are tried again, and a model that was unloaded serves again.
+
+        Raises:
+            UnknownModel: it is not on disk.
+            AlreadyLoaded: it serves, and was not to be loaded `again`.
+            Unavailable: the version that a plain request should get cannot be loaded. What served serves on.
+        """
+        self._look_for(name)
+        if not again:
+            self._follow(name)  # another process may have loaded or unloaded it since the last poll
+            if self._versions.get(name):
+                raise AlreadyLoaded(name)
+        self._order(name, wanted=True)
+        number = served_version(self._snapshot.versions[name], self._labels_of(name))
+        self._require(name, number)
+
+    def unload(self, name: str) -> bool:
+        """Let go of model `name`, and of every version of it that comes, until somebody loads it.
+
+        Returns:
+            Whether that changed anything; False where it was unloaded before, here or in another process.
+
+        Raises:
+            UnknownModel: it is not on disk.
+            Unavailable: the disk cannot be read.
+        """
+        self._look_for(name)
+        was_wanted = not self._is_unloaded(name)
+        self._order(name, wanted=False)
+        return was_wanted
+
+    def promote(self, name: str, version: int) -> None:
+        """Make `version` the one that a plain request gets.
+
+        Raises:
+            UnknownModel, UnknownVersion: it is not on disk.
+            NotAllowed: the labels of this repository cannot be changed.
+            Unavailable: the version cannot be loaded. What served serves on.
+        """
+        self._look_for(name)
+        if version not in self._snapshot.versions[name]:
+            raise UnknownVersion(name, sorted(self._snapshot.versions[name]))
+        self._source.promote(name, version)
+        self._look_for(name)
+        self._follow(name)
+        self._require(name, version)
+
+    def _look(self) -> None:
+        """Raises OSError where the disk, or what other processes ordered, cannot be read."""
+        snapshot, given = self._source.scan(), self._orders.read()
+        with self._lock:
+            self._snapshot, self._given = snapshot, given
+
+    def _look_for(self, name: str) -> None:
+        try:
+            self._look()
+        except OSError as error:
+            raise Unavailable("the model repository cannot be read") from error
+        if name not in self._snapshot.versions:
+            raise UnknownModel
+
+    def _order(self, name: str, *, wanted: bool) -> None:
+        given = self._orders.give(name, wanted=wanted)
+        with self._lock:
+            self._given = given
+        self._follow(name)
+
+    def _require(self, name: str, number: int | None) -> None:
+        with self._lock:
+            failed = self._failed.get(name, {})
+            if number in failed:
+                raise Unavailable(
+                    f"version {number} of model {name!r} could not be loaded: {failed[number].reason}", retry_after_s=10
+                )
+
+    def _follow(self, name: str) -> None:
+        """Make what is live of a model what should be."""
+        order = self._given.get(name, NO_ORDER)
+        present = self._snapshot.versions.get(name, {}) if order.wanted else {}
+        labels = self._labels_of(name)
         # A failure changes what is wanted: the next older version may have to come instead.
         while True:
             with self._lock:
                 live = self._versions.setdefault(name, {})
                 failed = self._failed.setdefault(name, {})
-                for number in [n for n, v in failed.items() if v.found != present.get(n)]:
-                    del failed[number]  # gone, or another file now: it may be tried again
+                for number in [n for n, v in failed.items() if not v.is_of(present.get(n), order)]:
+                    del failed[number]  # gone, another file now, or ordered anew: it may be tried again
                 # A version whose files went bad while it was live serves on from memory.
                 wanted = wanted_versions(present, labels, failed.keys() - live.keys(), self._keep)
-                missing = [n for n in wanted if n not in failed and (n not in live or live[n].found != present[n])]
-                if not missing:
+                current = {n for n, v in (live | failed).items() if v.is_of(present.get(n), order)}
+                if not (missing := wanted - current):
                     self._retire(name, live, wanted)
                     return
-            self._bring_in(present[max(missing)])
+            self._bring_in(present[max(missing)], order)
 
-    def _bring_in(self, found: Found) -> None:
+    def _bring_in(self, found: Found, order: Order) -> None:
         """Load one version beside whatever serves now, and put it in its place if it is good."""
-        version = Version(found)
+        version = Version(found, order)
         try:
             loaded = self._load(found)
         except (Exception, SystemExit) as error:  # code in a model may call sys.exit
@@ -173,7 +269,12 @@ class Catalog:
             return Unavailable("models are being loaded")
         if name is not None and self._failed.get(name):
             return Unavailable(f"no version of model {name!r} could be loaded", retry_after_s=10)
+        if name is not None and self._is_unloaded(name):
+            return UnknownModel(f"model {name!r} is unloaded; it answers again once it is loaded")
         return UnknownModel()
+
+    def _is_unloaded(self, name: str) -> bool:
+        return name in self._snapshot.versions and not self._given.get(name, NO_ORDER).wanted
 
     def _labels_of(self, name: str) -> Mapping[str, int]:
         return self._snapshot.labels.get(name, {})
@@ -187,8 +288,9 @@ class Catalog:
 
     def summaries(self) -> list[ModelSummary]:
         with self._lock:
-            known = {*self._versions, *self._failed}
-            return [self._summary(name) for name in sorted(known) if self._is_known(name)]
+            unloaded = filter(self._is_unloaded, self._snapshot.versions)
+            known = {*filter(self._is_known, {*self._versions, *self._failed}), *unloaded}
+            return [self._summary(name) for name in sorted(known)]
 
     def _is_known(self, name: str) -> bool:
         """A name may stand there empty for a moment, while its first version is being loaded."""
@@ -198,20 +300,24 @@ class Catalog:
         live = self._versions.get(name, {})
         failed = self._failed.get(name, {})
         labels = dict(self._labels_of(name))
+        reasons = {number: version.reason or "" for number, version in sorted(failed.items())}
+        state: str = State.LIVE if live else State.FAILED
+        if not live and self._is_unloaded(name):
+            state, reasons = UNLOADED, dict.fromkeys(self._snapshot.versions[name], UNLOADED)
         return ModelSummary(
             name=name,
             versions=tuple(sorted(live)),
             labels=labels,
-            state=State.LIVE if live else State.FAILED,
+            state=state,
             served=served_version(live, labels),
-            reasons={number: version.reason or "" for number, version in sorted(failed.items())},
+            reasons=reasons,
         )
 
     def details(self, name: str) -> tuple[ModelSummary, Loaded | None]:
         """A model's summary, and its served version. Raises UnknownModel."""
         with self._lock:
             if not self._is_known(name):
-                raise UnknownModel() if self._first_poll_done else Unavailable("models are being loaded")
+                raise self._why_nothing(name)
             summary = self._summary(name)
             version = self._versions.get(name, {}).get(summary.served or 0)
             return summary, version.loaded if version else None

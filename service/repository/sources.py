@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from service.core.errors import ArtefactError
+from service.core.errors import ArtefactError, NotAllowed
 from service.core.names import is_name, parse_version
-from service.repository.labels import read_labels
+from service.repository.labels import promote, read_labels
 from service.repository.manifest import MANIFEST
 
 _log = logging.getLogger(__name__)
@@ -43,6 +44,10 @@ class Source(Protocol):
         """What is there now. Raises OSError where nothing can be said, and then nothing changes."""
         ...
 
+    def promote(self, name: str, version: int) -> None:
+        """Point the label `stable` at a version that is there. Raises NotAllowed where it cannot be written."""
+        ...
+
 
 class Folder:
     """`root/<name>/<version>/manifest.json`; whatever else lies there is passed over."""
@@ -69,6 +74,12 @@ class Folder:
                 labels[folder.name] = self._labels_in(folder)
         return Snapshot(versions, labels)
 
+    def promote(self, name: str, version: int) -> None:
+        try:
+            promote(self._root, name, version)
+        except OSError as error:
+            raise NotAllowed("the labels cannot be changed: the folder of models cannot be written") from error
+
     def _labels_in(self, folder: Path) -> Mapping[str, int]:
         """The labels; where they are damaged, those read before, so that `stable` does not jump to the newest."""
         try:
@@ -78,6 +89,27 @@ class Folder:
                 self._complained.add(str(error))
                 _log.error("%s", error)
         return self._labels.get(folder.name, {})
+
+
+class OneModel(Folder):
+    """Versions at `root/<version>`, or one at `root` itself: their manifests say which model they are of."""
+
+    def scan(self) -> Snapshot:
+        versions: dict[str, dict[int, Found]] = {}
+        for folder in _versions_in(self._root):
+            name, number = _identity(folder)
+            if (version := _find(name, number, folder)) is not None:
+                versions.setdefault(name, {})[number] = version
+        labels = self._labels_in(self._root)
+        return Snapshot(versions, dict.fromkeys(versions, labels))
+
+    def promote(self, name: str, version: int) -> None:
+        raise NotAllowed("labels are changed in a folder of models, not in that of a single one")
+
+
+def source_in(folder: Path) -> Folder:
+    """The models in `folder`: several of them, or what was copied of one."""
+    return OneModel(folder) if folder.is_dir() and _versions_in(folder) else Folder(folder)
 
 
 class BareFile:
@@ -91,10 +123,31 @@ class BareFile:
         found = Found(self._name, 1, self._path, _stamp([self._path]), is_bare=True)
         return Snapshot({self._name: {1: found}}, {self._name: {}})
 
+    def promote(self, name: str, version: int) -> None:
+        raise NotAllowed("a bare file has no labels")
+
 
 def bare_name(path: Path) -> str:
     """`path`'s stem where it can be a model's name, else `model`."""
     return path.stem if is_name(path.stem) else "model"
+
+
+def _versions_in(folder: Path) -> list[Path]:
+    """`folder`, where it is a version, or those right below it."""
+    if (folder / MANIFEST).is_file():
+        return [folder]
+    below = {parse_version(entry.name): entry for entry in folder.iterdir() if (entry / MANIFEST).is_file()}
+    return [below[number] for number in sorted(number for number in below if number is not None)]
+
+
+def _identity(folder: Path) -> tuple[str, int]:
+    """Name and version as the manifest has them; whether it is sound is asked when it is loaded."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        name, number = str(manifest["name"]), int(manifest["version"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return "model", parse_version(folder.name) or 1
+    return (name if is_name(name) else "model"), number
 
 
 def _find(name: str, number: int, folder: Path) -> Found | None:

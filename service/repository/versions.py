@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 from service.core.deadline import NEVER, Deadline
 from service.core.messages import InferRequest
 from service.core.table import Values
+from service.repository.control import Order
 from service.repository.manifest import Manifest
 from service.repository.sources import Found
 
@@ -27,7 +28,7 @@ MOVES: Final = {
     State.LOADING: {State.LIVE, State.FAILED},  # digests and golden rows must agree first
     State.LIVE: {State.DRAINING},
     State.DRAINING: {State.GONE},  # only when the last lease is returned
-    State.FAILED: set[State](),  # until its files change, which makes it another version
+    State.FAILED: set[State](),  # until its files change or it is ordered anew, which makes it another version
     State.GONE: set[State](),
 }
 
@@ -56,14 +57,19 @@ class Loaded:
 
 
 class Version:
-    """One version, from the moment it is to be loaded. Changed under the catalog's lock only."""
+    """One version, from the moment it is to be loaded, and under which order. Changed under the catalog's lock only."""
 
-    def __init__(self, found: Found) -> None:
+    def __init__(self, found: Found, order: Order) -> None:
         self.found = found
+        self.order = order
         self.state = State.LOADING
         self.loaded: Loaded | None = None
         self.reason: str | None = None
         self.leases = 0
+
+    def is_of(self, found: Found | None, order: Order) -> bool:
+        """Whether it is of these files, and was loaded since this order was given."""
+        return self.found == found and self.order == order
 
     def move(self, state: State) -> None:
         if state not in MOVES[self.state]:

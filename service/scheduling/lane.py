@@ -19,6 +19,7 @@ from service.core.messages import InferRequest
 from service.core.table import Table, Values
 from service.scheduling.admission import Admission
 from service.scheduling.batch import kind, merge, size_bytes
+from service.scheduling.slices import SLICE_ROWS, in_slices
 from service.scheduling.workers import Permits
 
 Answer = dict[str, Values]
@@ -71,7 +72,8 @@ class Lane:
         width: calls at a time; more than one is for reentrant engines only.
         max_batch_rows: a batch grows no further; one request may be larger.
         hop_s: a call predicted to be shorter is computed on the thread that submits it.
-        merges: the engine's answer for a row does not depend on the others.
+        merges: the engine's answer for a row does not depend on the others, so that requests may be computed
+            together, and one of many rows in slices.
         clock: seconds, of the deadlines.
     """
 
@@ -144,7 +146,7 @@ class Lane:
         try:
             if deadline is not NEVER and deadline.is_over(self._clock()):
                 return Done(exception=DeadlinePassed(deadline.seconds))
-            return Done(run(request.rows, request.outputs))
+            return Done(self._compute(run, request.rows, request.outputs, deadline))
         except CannotAnswer:
             return None
         except BaseException as error:  # SystemExit from a model too: it fails its own request only
@@ -252,10 +254,29 @@ class Lane:
             return []
         try:
             merged = merge([waiting.request for waiting in batch])
-            answers = self._engine.run(merged.rows, batch[0].request.outputs)
+            # What was merged is wanted by somebody as long as it is one batch.
+            deadline = batch[0].deadline if len(batch) == 1 else NEVER
+            answers = self._compute(self._engine.run, merged.rows, batch[0].request.outputs, deadline)
             return [answers] if len(batch) == 1 else merged.split(answers)
         except BaseException as error:  # SystemExit from a model too: it fails its own request only
             return error
+
+    def _compute(self, run: _Run, rows: Table, outputs: tuple[str, ...], deadline: Deadline) -> Answer:
+        """What `run` answers, asked in slices where there are many rows and that makes no difference.
+
+        Raises DeadlinePassed where the deadline is over before the last slice, beside what `run` raises.
+        """
+        if not self._merges or rows.n_rows <= SLICE_ROWS:
+            return run(rows, outputs)
+
+        def pause() -> None:
+            # Whoever waits for the permit goes first, so that nobody waits longer than for a slice.
+            self._permits.give()
+            self._permits.take()
+            if deadline.is_over(self._clock()):
+                raise DeadlinePassed(deadline.seconds)
+
+        return in_slices(run, rows, outputs, pause)
 
     def _complete(self, batch: list[_Waiting], answers: list[Answer] | BaseException) -> None:
         if not isinstance(answers, BaseException):

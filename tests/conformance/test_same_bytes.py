@@ -6,12 +6,13 @@ from collections.abc import Mapping
 import pytest
 
 from service.protocols.routes import by_path
-from tests.conformance.corpus import CASES, LEFT_TO_THE_SERVER, METHODS, Case, case
+from tests.conformance import dialects
+from tests.conformance.corpus import CASES, LEFT_TO_THE_SERVER, Case, case, own_methods
 from tests.conformance.servers import Running
 from tests.conformance.wire import Reply, request, talk
 
 
-@pytest.mark.parametrize("one", [pytest.param(one, id=one.name) for one in CASES])
+@pytest.mark.parametrize("one", [pytest.param(one, id=one.name) for one in (*CASES, *dialects.CASES)])
 def test_every_server_answers_with_the_same_bytes(one: Case, servers: Mapping[str, Running]) -> None:
     replies = {name: talk(server.port, one.messages, at_once=one.at_once) for name, server in servers.items()}
 
@@ -38,7 +39,7 @@ def test_the_corpus_is_large_and_names_every_route_with_every_method() -> None:
 
     assert len(names) >= 400
     assert len(set(names)) == len(names)
-    assert {f"{method} {path}" for path in by_path() for method in METHODS} <= set(names)
+    assert {f"{method} {path}" for path in by_path() for method in own_methods(path)} <= set(names)
 
 
 @pytest.mark.parametrize("given", ["", "gr\xf6\xdfe", "a b", "x" * 129, "<script>", 'a"b', "%0d%0aSet-Cookie:x"])

@@ -14,7 +14,8 @@ from typing import BinaryIO, Final
 # What decides how a client understands the reply. `date`, `server` and `connection` are the web server's own.
 COMPARED: Final = (
     "content-type", "content-length", "allow", "retry-after", "x-request-id", "cache-control",
-    "x-content-type-options", "location", "set-cookie",
+    "x-content-type-options", "location", "set-cookie", "content-encoding", "accept-encoding", "vary",
+    "inference-header-content-length", "x-model-name", "x-model-version",
 )  # fmt: skip
 
 # In the description of a model: seconds by rows, measured when the server loaded it.

@@ -177,6 +177,31 @@ def test_workers_that_were_not_started_say_so() -> None:
         Workers(1).submit(print)
 
 
+def test_parts_start_after_the_service_and_stop_before_it(models: Path) -> None:
+    class Part:
+        """What of the service is there when it starts and stops."""
+
+        def start(self) -> None:
+            self.at_start = _threads()
+
+        def stop(self) -> None:
+            self.at_stop = _threads()
+            self.is_ready = tandem.server.is_ready()
+            self.answer = _value(_ask(tandem))
+
+    part, tandem = Part(), Tandem(Settings(models=models))
+    tandem.attach(part)
+    tandem.start()
+
+    while not tandem.server.is_ready():
+        threading.Event().wait(0.01)
+    tandem.stop()
+
+    assert "tandem-watcher" in part.at_start
+    assert "tandem-watcher" in part.at_stop
+    assert (part.is_ready, round(part.answer, 6)) == (False, 1.0)
+
+
 def test_service_that_nobody_holds_leaves_the_memory(models: Path) -> None:
     tandem = Tandem(Settings(models=models))
     memory = weakref.ref(tandem)
@@ -190,6 +215,13 @@ def test_service_that_nobody_holds_leaves_the_memory(models: Path) -> None:
 def test_settings_say_whether_a_folder_or_a_file_is_served(tmp_path: Path) -> None:
     assert isinstance(source_of(Settings(models=tmp_path)), Folder)
     assert isinstance(source_of(Settings(models=tmp_path, model_file=tmp_path / "churn.joblib")), BareFile)
+
+
+def test_the_paths_that_vertex_chose_are_routes(tmp_path: Path) -> None:
+    chosen = Settings(models=tmp_path, vertex_health_route="/healthy", vertex_predict_route="/v1/models/a:predict")
+
+    assert {"/healthy", "/v1/models/a:predict"} <= Tandem(chosen).paths.keys()
+    assert "/healthy" not in Tandem(chosen.model_copy(update={"dialects": ("v2",)})).paths
 
 
 def test_bare_file_is_served_like_a_model(tmp_path: Path) -> None:

@@ -184,6 +184,83 @@ def test_options_that_are_not_given_come_from_variables(
     assert started == [Settings(models=models, allow_version_mismatch=True, trust=("mine.A",))]
 
 
+@pytest.mark.parametrize("option", [(), ("--model-control",)])
+def test_workers_that_may_be_told_to_load_models_tell_each_other_in_a_file(
+    models: Path, binding: Binding, monkeypatch: pytest.MonkeyPatch, option: tuple[str, ...]
+) -> None:
+    started: list[Settings] = []
+    there: list[bool] = []
+
+    def run(settings: Settings, binding: Binding) -> None:
+        started.append(settings)
+        there.append(settings.orders_file is not None and settings.orders_file.is_file())
+
+    monkeypatch.setattr(cli, "run_uvicorn", run)
+
+    result = _tandem("serve", "--models", str(models), "--port", str(binding.port), *option)
+
+    assert result.exit_code == 0, result.output
+    assert (started[0].model_control, there) == (bool(option), [bool(option)])
+    assert started[0].orders_file is None or not started[0].orders_file.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "arguments", "wanted"),
+    [
+        pytest.param({}, [], ("0.0.0.0", 9090, 3), id="the platform's"),
+        pytest.param({"TANDEM_WORKERS": "2"}, [], ("0.0.0.0", 9090, 2), id="a variable of ours comes first"),
+        pytest.param(
+            {}, ["--host", "127.0.0.1", "--port", "9191", "--workers", "4"], ("127.0.0.1", 9191, 4), id="options, too"
+        ),
+    ],
+)
+def test_the_platform_of_a_container_has_defaults_of_its_own(
+    models: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    arguments: list[str],
+    wanted: tuple[str, int, int],
+) -> None:
+    started: list[tuple[Settings, Binding]] = []
+    monkeypatch.setattr(cli, "run_uvicorn", lambda settings, binding: started.append((settings, binding)))
+    monkeypatch.setattr(cli, "check_startable", lambda *_, **__: None)
+    platform = {"SAGEMAKER_BIND_TO_PORT": "9090", "SAGEMAKER_MODEL_SERVER_WORKERS": "3", "TANDEM_MODELS": str(models)}
+    for name, value in (platform | variables).items():
+        monkeypatch.setenv(name, value)
+
+    result = _tandem("serve", *arguments)
+
+    assert result.exit_code == 0, result.output
+    ((settings, binding),) = started
+    assert binding == Binding(*wanted)
+    assert settings.workers == wanted[2]
+
+
+def test_a_bare_file_is_served_to_the_platform_of_a_container(
+    model_file: Path, binding: Binding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Settings] = []
+    monkeypatch.setattr(cli, "run_uvicorn", lambda settings, binding: started.append(settings))
+    monkeypatch.setenv("AIP_HTTP_PORT", str(binding.port))
+    monkeypatch.setenv("AIP_STORAGE_URI", str(model_file.parent))
+    monkeypatch.setenv("AIP_PREDICT_ROUTE", "/v1/endpoints/1/deployedModels/2:predict")
+
+    result = _tandem("serve")
+
+    assert result.exit_code == 0, result.output
+    assert started[0].model_file == model_file
+    assert started[0].vertex_predict_route == "/v1/endpoints/1/deployedModels/2:predict"
+
+
+def test_a_path_of_the_platform_that_is_none_is_refused_by_its_name(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIP_HTTP_PORT", "8080")
+    monkeypatch.setenv("AIP_HEALTH_ROUTE", "/{health}")
+
+    assert _one_line(_tandem("serve", "--models", str(models))).startswith("vertex_health_route: String should match")
+
+
 # Inspection
 
 

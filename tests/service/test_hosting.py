@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service import hosting
-from service.hosting import Hosts, NoGpu
+from service.hosting import Hosts, NoGpu, orders_file
+from service.repository.control import Orders
 from service.runtimes.device import Device
 from service.settings import Settings
 
@@ -111,3 +114,31 @@ def test_what_was_started_is_closed(started: list[Any]) -> None:
 
     assert [one["process"].is_closed for one in started] == [True, True]
     assert hosts.sockets() == {"gpu_socket": None, "apart_socket": None}
+
+
+def test_orders_lie_where_only_this_user_can_leave_some_and_go_at_the_end() -> None:
+    with orders_file(Settings(model_control=True)) as path:
+        assert path is not None
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+        assert Orders(path).read() == {}
+
+    assert not path.parent.exists()
+
+
+@pytest.mark.parametrize("given", [None, Path("/run/tandem/orders.json")])
+def test_where_nobody_may_order_or_the_operator_says_where_no_file_is_made(given: Path | None) -> None:
+    with orders_file(Settings(model_control=given is not None, orders_file=given)) as path:
+        assert path == given
+
+
+def test_forked_worker_that_ends_leaves_the_orders_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = orders_file(Settings(model_control=True))
+    path = orders.__enter__()
+    assert path is not None
+
+    with monkeypatch.context() as worker:
+        worker.setattr(os, "getpid", lambda: -1)
+        orders.__exit__(None, None, None)
+
+    assert path.is_file()
+    shutil.rmtree(path.parent)

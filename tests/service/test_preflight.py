@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from service.core.errors import ModelFileUnreadable
 from service.entrypoints.servers import Binding
-from service.preflight import CannotStart, banner, check_server, check_startable, is_loopback
+from service.preflight import CannotStart, banner, check_grpc, check_server, check_startable, is_loopback
 from service.repository.manifest import GOLDEN
 from service.settings import Settings
 from tests.service.conftest import NASTY
@@ -29,6 +30,41 @@ def test_a_server_that_is_not_installed_is_named_with_its_extra(monkeypatch: pyt
 
     with pytest.raises(CannotStart, match=r"gevent is not installed: pip install 'tandem-serving\[gunicorn\]'"):
         check_server("flask", "gunicorn", "gevent")
+
+
+@pytest.mark.parametrize("missing", ["grpc", "google", "google.protobuf"])
+def test_grpc_is_asked_for_only_where_it_is_installed(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.preflight.find_spec", lambda name: None if name == missing else object())
+    binding = Binding("127.0.0.1", 8000, 1)
+
+    check_grpc(Settings(), binding, None)
+    with pytest.raises(CannotStart, match=rf"{missing} is not installed: pip install 'tandem-serving\[grpc\]'"):
+        check_grpc(Settings(grpc_port=8001), binding, None)
+
+
+def test_grpc_needs_threads_and_a_port_of_its_own() -> None:
+    binding = Binding("127.0.0.1", 8000, 1)
+
+    check_grpc(Settings(grpc_port=8001), binding, "gthread")
+    with pytest.raises(CannotStart, match="use --worker-class gthread"):
+        check_grpc(Settings(grpc_port=8001), binding, "gevent")
+    with pytest.raises(CannotStart, match="gRPC needs a port of its own"):
+        check_grpc(Settings(grpc_port=8000), binding, None)
+
+
+def test_the_port_of_grpc_must_be_free(models: Path, binding: Binding) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+
+        with pytest.raises(CannotStart, match=f"cannot listen on 127.0.0.1 port {port}"):
+            check_startable(Settings(models=models, grpc_port=port), binding)
+
+
+def test_banner_tells_the_port_of_grpc(models: Path) -> None:
+    settings = Settings(models=models, grpc_port=8001)
+
+    assert banner(settings, Binding("127.0.0.1", 8000, 1), "fastapi").endswith("gRPC:     port 8001")
 
 
 def test_own_bare_file_may_be_served_and_its_banner_warns(model_file: Path, binding: Binding) -> None:

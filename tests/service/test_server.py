@@ -1,14 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 
 from service.core.deadline import NEVER, Deadline
-from service.core.errors import InvalidRequest, ModelFailed, UnknownModel
+from service.core.errors import AlreadyLoaded, InvalidRequest, ModelFailed, UnknownModel, UnknownVersion
 from service.core.messages import InferRequest, Target
 from service.core.signature import Column, Container, Output, Signature
 from service.core.table import Matrix, Values
@@ -18,6 +19,8 @@ from service.repository.sources import Found, Snapshot
 from service.repository.versions import Loaded
 from service.server import ModelServer
 
+T = TypeVar("T")
+
 _SIGNATURE = Signature(
     container=Container.ARRAY,
     columns=(Column(name="x0", dtype="float64"),),
@@ -26,17 +29,31 @@ _SIGNATURE = Signature(
 _REQUEST = InferRequest(Matrix(np.zeros((1, 1))), ("predict",))
 
 
+def _at_once(work: Callable[[], T]) -> Future[T]:
+    """What is asked of the thread that polls, done on this one."""
+    done: Future[T] = Future()
+    try:
+        done.set_result(work())
+    except Exception as error:
+        done.set_exception(error)
+    return done
+
+
 class Service:
     """One live version over a catalog whose models are answered by the test."""
 
     def __init__(self) -> None:
         self.found = {1: Found("iris", 1, Path(), ())}
+        self.stable = 1
         self.answers: list[Future[dict[str, Values]]] = []
         self.catalog = Catalog(self, self._load, keep=1)
-        self.server = ModelServer(self.catalog)
+        self.server = ModelServer(self.catalog, _at_once)
+
+    def promote(self, name: str, version: int) -> None:
+        self.stable = version
 
     def scan(self) -> Snapshot:
-        return Snapshot({"iris": dict(self.found)}, {"iris": {"stable": 1}})
+        return Snapshot({"iris": dict(self.found)}, {"iris": {"stable": self.stable}})
 
     def replace_version(self) -> None:
         """Let go of version 1 and load version 2."""
@@ -187,3 +204,32 @@ def test_draining_service_still_answers(service: Service) -> None:
     service.answers[0].set_result({})
 
     assert reply.result(0).version == 1
+
+
+def test_unloaded_model_answers_what_was_asked_before_and_nothing_after(service: Service) -> None:
+    reply = service.server.infer(Target("iris"), lambda _: _REQUEST)
+
+    assert service.server.unload("iris").result(0)
+
+    with pytest.raises(UnknownModel):
+        service.server.infer(Target("iris"), lambda _: _REQUEST)
+    service.answers[0].set_result({})
+    assert reply.result(0).version == 1
+
+
+def test_loaded_model_answers_again(service: Service) -> None:
+    service.server.unload("iris").result(0)
+
+    service.server.load("iris").result(0)
+
+    assert service.server.version(Target("iris")).version == 1
+    assert isinstance(service.server.load("iris", again=False).exception(0), AlreadyLoaded)
+
+
+def test_promoted_version_is_what_a_plain_request_gets(service: Service) -> None:
+    service.found[2] = Found("iris", 2, Path(), ())
+
+    service.server.promote("iris", 2).result(0)
+
+    assert service.server.version(Target("iris")).version == 2
+    assert isinstance(service.server.promote("iris", 3).exception(0), UnknownVersion)

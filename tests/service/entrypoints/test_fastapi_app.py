@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from fastapi import FastAPI
 
 from service.entrypoints import fastapi_app
-from service.entrypoints.fastapi_app import create_app, create_router
+from service.entrypoints.fastapi_app import LARGE_BYTES, create_app, create_router
 from service.settings import Settings
 from tests.service.entrypoints.slow import SlowTandem
 
@@ -94,6 +95,31 @@ async def test_the_router_joins_an_app_that_has_routes_and_a_lifespan_of_its_own
     assert [response.status_code for response in wrong] == [404, 404, 405]
     assert wrong[0].json() == wrong[1].json() == {"detail": "Not Found"}
     assert wrong[2].headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.anyio
+async def test_a_large_body_is_decoded_beside_the_event_loop(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = create_app(Settings(models=models))
+    api, threads = app.state.tandem.api, list[str]()
+    answer = api.answer
+
+    def told(methods: Any, http: Any) -> Any:
+        threads.append("loop" if threading.current_thread() is loop_thread else "other")
+        return answer(methods, http)
+
+    monkeypatch.setattr(api, "answer", told)
+    loop_thread = threading.current_thread()
+    body = {"instances": [[1.0, 2.0]] * (LARGE_BYTES // 10)}
+
+    async with client_of(app) as client:
+        await wait_until_ready(client)
+        threads.clear()
+        small = await client.post("/models/sums/predict", json=ROW)
+        large = await client.post("/models/sums/predict", json=body)
+
+    assert threads == ["loop", "other"]
+    assert small.json()["prediction"] == 3.0
+    assert large.json()["predictions"] == [3.0] * (LARGE_BYTES // 10)
 
 
 @pytest.mark.anyio

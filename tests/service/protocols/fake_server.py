@@ -11,7 +11,8 @@ import orjson
 
 from service.core.contracts import Served
 from service.core.deadline import NEVER, Deadline
-from service.core.errors import UnknownModel, UnknownVersion
+from service.core.errors import AlreadyLoaded, UnknownModel, UnknownVersion
+from service.core.futures import Done
 from service.core.messages import InferReply, InferRequest, ModelSummary, Target
 from service.core.signature import Column, Container, Output, Signature
 from service.core.table import Values
@@ -58,6 +59,8 @@ class FakeServer:
         self.ready = is_ready
         self.targets: list[Target] = []
         self.requests: list[InferRequest] = []
+        self.changes: list[tuple[str, str]] = []
+        self.is_loaded = True
         self.deadline = NEVER
         self.pending: Future[InferReply] = Future()
 
@@ -103,6 +106,30 @@ class FakeServer:
 
     def is_ready(self) -> bool:
         return self.ready
+
+    def load(self, model: str, *, again: bool = True) -> Future[None]:
+        if model != "shop":
+            return Done(exception=UnknownModel())
+        if self.is_loaded and not again:
+            return Done(exception=AlreadyLoaded(model))
+        self.is_loaded = True
+        self.changes.append(("load", model))
+        return Done()
+
+    def unload(self, model: str) -> Future[bool]:
+        if model != "shop":
+            return Done(exception=UnknownModel())
+        was_loaded, self.is_loaded = self.is_loaded, False
+        self.changes.append(("unload", model))
+        return Done(was_loaded)
+
+    def promote(self, model: str, version: int) -> Future[None]:
+        if model != "shop":
+            return Done(exception=UnknownModel())
+        if version not in (2, 3, 4):
+            return Done(exception=UnknownVersion(model, [2, 3, 4]))
+        self.changes.append((f"promote {version}", model))
+        return Done()
 
 
 def get(path: str = "/models", **path_params: str) -> HttpRequest:

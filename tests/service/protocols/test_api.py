@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import time
 from concurrent.futures import Future
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from service.core.errors import DeadlinePassed, MethodNotAllowed, RequestTooLarge, UnknownRoute, UnreadableRequest
 from service.protocols.api import Api, allowed_methods, request_id
 from service.protocols.http import HttpReply, HttpRequest
-from service.protocols.route import Route, Scope
+from service.protocols.route import Dialect, Route, Scope
 from service.protocols.routes import by_path
 from tests.service.protocols.fake_server import EXAMPLE, FakeServer, content_of, get, post
 
@@ -249,3 +250,37 @@ def test_other_request_id_is_replaced_by_a_fresh_one(given: str | None) -> None:
     assert one != given
     assert one != other
     assert request_id(one) == one
+
+
+def admin_route() -> dict[str, Route]:
+    return {"POST": Route("POST", "/x", lambda server, http: HttpReply(200, b"done"), Scope.ADMIN, "x")}
+
+
+@pytest.mark.parametrize(("model_control", "status"), [(False, 403), (True, 200)])
+def test_what_is_served_changes_only_where_the_operator_lets_callers(model_control: bool, status: int) -> None:
+    api = Api(FakeServer(), max_body_bytes=1000, timeout_s=2.0, record=Log(), model_control=model_control)
+
+    reply = api.answer(admin_route(), post(b""))
+
+    assert isinstance(reply, HttpReply)
+    assert reply.status == status
+
+
+def test_coded_body_reaches_the_handler_as_it_was() -> None:
+    http = post(gzip.compress(b"hello"), headers={"content-encoding": "gzip"})
+
+    api_over(FakeServer()).answer({"POST": route_to(lambda server, http: HttpReply(200, b""))["GET"]}, http)
+
+    assert http.body == b"hello"
+
+
+def test_dialect_says_in_its_own_words_what_went_wrong() -> None:
+    dialect = Dialect("odd", lambda error, request_id: HttpReply(418, str(error).encode()), "/odd/")
+    api = Api(FakeServer(), max_body_bytes=1000, timeout_s=2.0, record=Log(), dialects=[dialect])
+    elsewhere, nowhere = get("/elsewhere"), get("/odd/nowhere")
+    late = get()
+    late.problem = dialect.problem
+
+    assert api.not_found(nowhere).status == 418
+    assert api.not_found(elsewhere).status == 404
+    assert api.too_late(late).status == 418

@@ -73,6 +73,42 @@ def test_array_of_objects_is_decoded_as_the_list_of_its_values(data: st.DataObje
         assert found.tolist() == expected.tolist() or found.dtype.kind in "fM"
 
 
+@given(values=number_arrays(), column=columns(), data=st.data())
+def test_what_is_masked_is_decoded_as_null(values: NDArray[Any], column: Column, data: st.DataObject) -> None:
+    mask = data.draw(hnp.arrays(bool, values.shape))
+    listed = [None if hole else value for value, hole in zip(plain_list(values), mask, strict=True)]
+    by_list, by_array = Problems(), Problems()
+    expected = decode_column(listed, column, by_list, exact=True)
+
+    found = decode_array(np.ma.MaskedArray(values, mask), column, by_array)
+
+    assert by_array.count == by_list.count
+    if not by_list.count:
+        assert found.dtype == expected.dtype
+        assert np.array_equal(found, expected, equal_nan=found.dtype.kind in "fM")
+
+
+@given(
+    numbers=st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-(10**12), 10**12), min_size=1, max_size=3),
+    unit=st.sampled_from(["D", "h", "m", "s", "ms", "us", "ns"]),
+    column=columns().filter(lambda column: column.dtype == "datetime"),
+)
+def test_moments_are_decoded_as_their_texts(numbers: list[int], unit: str, column: Column) -> None:
+    values = np.array(numbers, dtype="i8").view(f"M8[{unit}]")
+    offset = "Z" if column.timezone else ""
+    texts = [None if np.isnat(value) else f"{np.datetime_as_string(value, unit='auto')}" for value in values]
+    # A time of day is what an offset follows, and minutes are what an hour has.
+    full = [text and f"{text}{'T00:00' if len(text) == 10 else ''}{offset}" for text in texts]
+    by_list, by_array = Problems(), Problems()
+    expected = decode_column(full, column, by_list, exact=True)
+
+    found = decode_array(values, column, by_array)
+
+    assert by_array.count == by_list.count
+    if not by_list.count:
+        assert found.dtype == expected.dtype and np.array_equal(found, expected, equal_nan=True)
+
+
 @pytest.mark.parametrize("unit", ["D", "h", "m", "s", "ms", "us", "ns"])
 @pytest.mark.parametrize("wanted", ["s", "us", "ns"])
 def test_moments_of_any_unit_are_taken(unit: str, wanted: str) -> None:

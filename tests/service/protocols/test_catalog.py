@@ -21,6 +21,8 @@ def test_models_are_listed_with_versions_labels_and_reasons() -> None:
                 "state": "live",
                 "version": 3,
                 "reasons": {"4": "the digest differs"},
+                "modelName": "shop",
+                "modelUrl": "shop",
             }
         ]
     }
@@ -35,7 +37,9 @@ def test_model_without_failures_has_no_reasons() -> None:
 
 
 def test_model_is_described() -> None:
-    assert content_of(describe_model(FakeServer(), get(name="shop"))) == {"name": "shop", "version": 3}
+    described = content_of(describe_model(FakeServer(), get(name="shop")))
+
+    assert described == {"name": "shop", "version": 3, "modelName": "shop", "modelUrl": "shop"}
 
 
 def test_unknown_model_is_not_described() -> None:

@@ -99,6 +99,26 @@ def test_number_out_of_range_is_shown_short() -> None:
     assert len(shorten(number)) == 60
 
 
+@pytest.mark.parametrize("body", [b"[NaN]", b"[1, Infinity]", b"-Infinity"])
+def test_words_for_numbers_that_json_lacks_are_refused(body: bytes) -> None:
+    with pytest.raises(UnreadableRequest, match="not valid JSON"):
+        read_json(body, as_it_is)
+
+
+def test_words_for_numbers_are_read_where_a_protocol_has_them() -> None:
+    nan, *infinite = read_json(b'[NaN, Infinity, -Infinity, "NaN"]', as_it_is, allow_nan=True)
+
+    assert nan is None
+    assert [type(value) is float for value in infinite] == [False, False, False]
+    assert [shorten(value) for value in infinite] == ["Infinity", "-Infinity", "'NaN'"]
+
+
+@pytest.mark.parametrize("body", [b"[NaN", b"[nan]", b"[+Infinity]", b'{"NaN": NaN,}', b"NaNNaN"])
+def test_words_make_nothing_else_readable(body: bytes) -> None:
+    with pytest.raises(UnreadableRequest):
+        read_json(body, as_it_is, allow_nan=True)
+
+
 def test_what_the_builder_raises_passes_through() -> None:
     def refuse(parsed: Any, exact: bool) -> None:
         raise KeyError("mine")

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 
 from service.core.contracts import Served
 from service.core.signature import Column, Container
+from service.protocols.columnar import FORMS
 from service.protocols.contract import request_types
 from service.protocols.openapi import document
 from service.protocols.routes import table
@@ -42,6 +43,16 @@ def references(content: Any) -> Iterator[str]:
 
 
 served = pytest.mark.parametrize("served", [[], ONE, MANY], ids=["no model", "one model", "many models"])
+
+
+@served
+def test_rows_and_answers_come_in_every_form(served: list[Served]) -> None:
+    kinds = {"application/json", *(form.media_types[0] for form in FORMS)}
+
+    for path, operation in operations(document(served, table())):
+        if path.endswith("predict"):
+            assert set(operation["requestBody"]["content"]) == kinds
+            assert set(operation["responses"]["200"]["content"]) == kinds
 
 
 @served

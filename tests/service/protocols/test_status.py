@@ -16,6 +16,7 @@ CODES = [
     pytest.param(errors.UnknownVersion("shop", [1]), 404, "unknown-version", id="version"),
     pytest.param(errors.UnknownLabel("shop", ["stable"]), 404, "unknown-label", id="label"),
     pytest.param(errors.MethodNotAllowed("PUT", ["GET"]), 405, "method-not-allowed", id="method"),
+    pytest.param(errors.NotAcceptable("x"), 406, "not-acceptable", id="acceptable"),
     pytest.param(errors.RequestTooLarge("x"), 413, "request-too-large", id="large"),
     pytest.param(errors.UnsupportedMediaType("x"), 415, "unsupported-media-type", id="media type"),
     pytest.param(InvalidRows([Problem(0, "a", "a number", "true")]), 422, "invalid-rows", id="rows"),

@@ -111,6 +111,19 @@ def test_requests_that_hold_no_rows_are_refused(tensors: list[Tensor], words: st
     assert words in str(caught.value)
 
 
+def test_content_type_of_the_request_is_that_of_every_tensor_that_has_none() -> None:
+    coded = base64.b64encode(b"Graz").decode()
+    signature = signature_of(CITY)
+
+    table = rows_of([Tensor("city", "BYTES", texts(coded))], signature, "base64")
+
+    assert isinstance(table, Frame) and table.columns["city"].tolist() == ["Graz"]
+    plain = rows_of([Tensor("city", "BYTES", texts(coded), "str")], signature, "base64")
+    assert isinstance(plain, Frame) and plain.columns["city"].tolist() == [coded]
+    with pytest.raises(InvalidRequest, match="unknown content type 'pickle'"):
+        rows_of([Tensor("city", "BYTES", texts("Graz"))], signature, "pickle")
+
+
 def test_unknown_column_is_named() -> None:
     with pytest.raises(InvalidRows) as caught:
         rows_of([Tensor("age", "INT64", np.array([1])), Tensor("town", "BYTES", texts("Graz"))], SHOP)
@@ -164,5 +177,5 @@ def test_sparse_rows_are_spread_out_up_to_a_size(monkeypatch: pytest.MonkeyPatch
     assert tensor.values.tolist() == [[1.5, 0.0, 2.5], [0.0, 0.0, 0.0]]
 
     monkeypatch.setattr(tensor_tables, "DENSE_BYTES", 40)
-    with pytest.raises(InvalidRequest, match="too large as a tensor"):
+    with pytest.raises(InvalidRequest, match="too large"):
         tensors_of(reply)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import struct
 from typing import Any
 
@@ -20,6 +21,7 @@ from service.protocols.tensors import (
     read_raw,
     write_list,
     write_raw,
+    write_texts,
 )
 from service.protocols.values import NeedsExactParse
 
@@ -71,13 +73,15 @@ def test_bytes_that_are_no_text_stay_bytes() -> None:
         ("BYTES", [2**39], b"\1\0\0\0a", "need 2199023255552 bytes or more; got 5"),
         ("BYTES", [1], b"\1\0\0\0ab", "1 bytes are left"),
         ("BYTES", [0], b"a", "1 bytes are left"),
+        ("BOOL", [3], b"\0\1\2", "each byte of BOOL to be 0 or 1"),
         ("FP8", [1], b"", "unknown datatype 'FP8'"),
         (None, [1], b"", "unknown datatype null"),
         ("FP32", [-1], b"", "is no shape"),
         ("FP32", [True], b"\0\0\0\0", "is no shape"),
         ("FP32", ["1"], b"", "is no shape"),
         ("FP32", [1] * 33, b"", "is no shape"),
-        ("FP32", [2**30, 2**30], b"", "is no shape"),
+        ("FP32", [2, "9" * 99], b"", "[2, '999999999999999999…] is no shape"),
+        ("FP32", [2**30, 2**30], b"", "[1073741824, 1073741824] is no shape"),
         ("FP32", [0, 2**30, 2**30], b"", "is no shape"),
     ],
 )
@@ -100,6 +104,19 @@ def test_any_raw_bytes_are_a_tensor_or_a_refusal(datatype: str, shape: list[int]
 @pytest.mark.parametrize("data", [[1, 2, 3, 4, 5, 6], [[1, 2, 3], [4, 5, 6]], [[[1], [2], [3]], [[4], [5], [6]]]])
 def test_data_may_be_nested_or_flat(data: Any) -> None:
     assert read_list("x", "INT32", [2, 3], data).values.tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
+@pytest.mark.parametrize("data", [[[1, 2], [3, 4], [5, 6]], [[1, 2, 3, 4, 5, 6]], [[[1, 2, 3]], [[4, 5, 6]]]])
+@pytest.mark.parametrize("shape", [[2, 3], [2, 1, 3], [6], [1, 6, 1]])
+def test_lists_of_another_shape_are_refused(data: Any, shape: list[int]) -> None:
+    if [size for size in np.shape(data) if size > 1] == [size for size in shape if size > 1]:
+        assert read_list("x", "INT32", shape, data).values.tolist() == np.reshape(data, shape).tolist()
+    else:
+        with pytest.raises(InvalidRequest) as caught:
+            read_list("x", "INT32", shape, data)
+        assert (
+            str(caught.value) == f"input 'x': its lists are nested as {list(np.shape(data))}, but its shape is {shape}"
+        )
 
 
 @given(hnp.arrays(np.float64, SHAPES, elements={"allow_infinity": False}))
@@ -184,6 +201,18 @@ def test_any_json_is_a_tensor_or_a_refusal(datatype: str, shape: list[int], data
     except (TandemError, NeedsExactParse):
         return
     assert list(tensor.shape) == shape
+
+
+@given(st.lists(TEXTS | st.binary(max_size=4), max_size=4))
+def test_texts_of_json_come_back_and_say_how_they_are_coded(texts: list[str | bytes]) -> None:
+    values = np.empty(len(texts), dtype=object)
+    values[:] = texts
+
+    written, content_type = write_texts(values)
+
+    assert content_type in ("str", "base64")
+    read = [base64.b64decode(text) if content_type == "base64" else text.encode() for text in written]
+    assert read == [text.encode() if isinstance(text, str) else text for text in texts]
 
 
 def test_other_arrays_travel_as_bytes() -> None:

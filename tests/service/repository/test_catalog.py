@@ -5,6 +5,7 @@ import logging
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,20 @@ from hypothesis.stateful import (
 )
 
 from service.core.errors import (
+    AlreadyLoaded,
     DigestMismatch,
+    NotAllowed,
     TandemError,
     Unavailable,
     UnknownLabel,
     UnknownModel,
     UnknownVersion,
 )
-from service.core.messages import InferRequest, Target
+from service.core.messages import UNLOADED, InferRequest, Target
 from service.core.signature import Column, Container, Output, Signature
 from service.core.table import Values
 from service.repository.catalog import Catalog
+from service.repository.control import NO_ORDER, Orders
 from service.repository.manifest import Manifest
 from service.repository.sources import Found, Snapshot
 from service.repository.versions import Lease, Loaded, State, Version
@@ -54,6 +58,7 @@ class Disk:
         self.bad: dict[Found, Exception | SystemExit] = {}
         self.loads: list[tuple[str, int]] = []
         self.error: OSError | None = None
+        self.is_read_only = False
         self.while_loading: Callable[[Found], None] = lambda found: None
         self._exports = 0
 
@@ -77,6 +82,11 @@ class Disk:
             {name: dict(versions) for name, versions in self.found.items()},
             {name: dict(self.labels.get(name, {})) for name in self.found},
         )
+
+    def promote(self, name: str, version: int) -> None:
+        if self.is_read_only:
+            raise NotAllowed("read-only")
+        self.labels.setdefault(name, {})["stable"] = version
 
     def load(self, found: Found) -> Loaded:
         self.loads.append((found.name, found.version))
@@ -105,8 +115,8 @@ def disk() -> Disk:
     return Disk()
 
 
-def _catalog(disk: Disk, keep: int = 1, default_model: str | None = None) -> Catalog:
-    return Catalog(disk, disk.load, keep=keep, default_model=default_model)
+def _catalog(disk: Disk, keep: int = 1, default_model: str | None = None, orders: Orders | None = None) -> Catalog:
+    return Catalog(disk, disk.load, keep=keep, default_model=default_model, orders=orders)
 
 
 def _answers(catalog: Catalog, target: Target | None = None) -> Found:
@@ -364,6 +374,265 @@ def test_repository_that_cannot_be_read_at_first_leaves_the_service_unready(disk
     assert catalog.is_loaded
 
 
+# What callers order
+
+
+def test_unloaded_model_is_unknown_until_it_is_loaded(disk: Disk) -> None:
+    found = disk.export(1)
+    catalog = _catalog(disk)
+    catalog.poll()
+
+    assert catalog.unload("iris")
+
+    for ask in (
+        lambda: catalog.lease(Target("iris")),
+        lambda: catalog.lease(Target()),
+        lambda: catalog.details("iris"),
+    ):
+        with pytest.raises(UnknownModel, match="model 'iris' is unloaded"):
+            ask()
+    assert catalog.served() == []
+    catalog.load("iris")
+    assert _answers(catalog) == found
+
+
+def test_unloaded_model_is_listed_with_its_versions_and_why_they_do_not_answer(disk: Disk) -> None:
+    disk.export(1)
+    disk.export(2, bad=DigestMismatch("cut"))
+    disk.export(1, "pear")
+    catalog = _catalog(disk)
+    catalog.poll()
+
+    catalog.unload("iris")
+
+    unloaded, pear = catalog.summaries()
+    assert (unloaded.name, unloaded.state, unloaded.versions, unloaded.served) == ("iris", UNLOADED, (), None)
+    assert unloaded.reasons == {1: UNLOADED, 2: UNLOADED}
+    assert (pear.name, pear.state) == ("pear", State.LIVE)
+
+
+def test_new_version_does_not_bring_an_unloaded_model_back(disk: Disk) -> None:
+    disk.export(1)
+    catalog = _catalog(disk)
+    catalog.poll()
+    catalog.unload("iris")
+
+    second = disk.export(2)
+    catalog.poll()
+    with pytest.raises(UnknownModel):
+        catalog.lease(Target("iris"))
+
+    catalog.load("iris")
+    assert _answers(catalog) == second
+
+
+def test_unloaded_version_still_answers_who_holds_a_lease(disk: Disk) -> None:
+    first = disk.export(1)
+    catalog = _catalog(disk)
+    catalog.poll()
+    lease = catalog.lease(Target("iris"))
+    memory = weakref.ref(_model(lease))
+
+    catalog.unload("iris")
+
+    assert _model(lease).found == first
+    lease.release()
+    del lease
+    gc.collect()
+    assert memory() is None
+
+
+def test_second_unload_changes_nothing_and_says_so(disk: Disk) -> None:
+    disk.export(1)
+    catalog = _catalog(disk)
+    catalog.poll()
+
+    assert [catalog.unload("iris"), catalog.unload("iris")] == [True, False]
+
+
+def test_loaded_model_is_loaded_anew_beside_the_one_that_serves(disk: Disk) -> None:
+    for number in (1, 2):
+        disk.export(number)
+    catalog = _catalog(disk, keep=2)
+    catalog.poll()
+    before = _model(catalog.lease(Target("iris")))
+    during: list[int] = []
+    disk.while_loading = lambda found: during.append(_answers(catalog).version)
+
+    catalog.load("iris")
+
+    assert disk.loads == [("iris", 2), ("iris", 1)] * 2
+    assert during == [2, 2]
+    assert _model(catalog.lease(Target("iris"))) is not before
+
+
+def test_loaded_model_is_left_alone_by_who_wants_it_loaded_once(disk: Disk) -> None:
+    disk.export(1)
+    catalog = _catalog(disk)
+    catalog.poll()
+
+    with pytest.raises(AlreadyLoaded, match="'iris' is loaded already"):
+        catalog.load("iris", again=False)
+    catalog.unload("iris")
+    catalog.load("iris", again=False)
+
+    assert disk.loads == [("iris", 1)] * 2
+
+
+def test_load_tries_what_failed_again(disk: Disk) -> None:
+    found = disk.export(1, bad=DigestMismatch("cut"))
+    catalog = _catalog(disk)
+    catalog.poll()
+    with pytest.raises(Unavailable, match="version 1 of model 'iris' could not be loaded: cut"):
+        catalog.load("iris")
+
+    disk.bad.clear()
+    catalog.load("iris")
+
+    assert _answers(catalog) == found
+    assert disk.loads == [("iris", 1)] * 3
+
+
+def test_model_that_cannot_be_loaded_anew_serves_on_as_it_is(disk: Disk) -> None:
+    found = disk.export(1)
+    catalog = _catalog(disk)
+    catalog.poll()
+    disk.bad[found] = DigestMismatch("cut")
+
+    with pytest.raises(Unavailable, match="cut"):
+        catalog.load("iris")
+    catalog.poll()
+
+    assert _answers(catalog) == found
+    assert disk.loads == [("iris", 1)] * 2
+
+
+@pytest.mark.parametrize(
+    ("stable", "is_told"),
+    [pytest.param(1, False, id="another version is stable"), pytest.param(2, True, id="it is stable")],
+)
+def test_load_fails_with_the_version_that_a_plain_request_should_get(disk: Disk, stable: int, is_told: bool) -> None:
+    first = disk.export(1)
+    disk.export(2, bad=DigestMismatch("cut"))
+    disk.labels["iris"] = {"stable": stable}
+    catalog = _catalog(disk, keep=2)
+
+    if is_told:
+        with pytest.raises(Unavailable, match="version 2"):
+            catalog.load("iris")
+    else:
+        catalog.load("iris")
+
+    assert _answers(catalog) == first
+
+
+def test_load_looks_at_the_disk_first(disk: Disk) -> None:
+    catalog = _catalog(disk)
+    catalog.poll()
+    found = disk.export(1)
+
+    catalog.load("iris")
+
+    assert _answers(catalog) == found
+
+
+def test_promoted_version_answers_at_once(disk: Disk) -> None:
+    first = disk.export(1)
+    disk.export(2)
+    catalog = _catalog(disk)
+    catalog.poll()
+
+    catalog.promote("iris", 1)
+
+    assert _answers(catalog) == first
+    assert _versions(catalog) == (1, 2)
+
+
+def test_promoted_version_that_does_not_load_is_told(disk: Disk) -> None:
+    disk.export(1, bad=DigestMismatch("cut"))
+    second = disk.export(2)
+    catalog = _catalog(disk)
+    catalog.poll()
+
+    with pytest.raises(Unavailable, match="version 1 of model 'iris' could not be loaded: cut"):
+        catalog.promote("iris", 1)
+
+    assert _answers(catalog) == second
+
+
+def test_labels_that_cannot_be_changed_stay_as_they_are(disk: Disk) -> None:
+    disk.export(1)
+    second = disk.export(2)
+    disk.is_read_only = True
+    catalog = _catalog(disk, keep=2)
+    catalog.poll()
+
+    with pytest.raises(NotAllowed):
+        catalog.promote("iris", 1)
+
+    assert _answers(catalog) == second
+
+
+def test_what_is_not_on_disk_can_be_neither_loaded_nor_unloaded_nor_promoted(disk: Disk) -> None:
+    disk.export(1)
+    catalog = _catalog(disk)
+    catalog.poll()
+
+    for order in (catalog.load, catalog.unload, lambda name: catalog.promote(name, 1)):
+        with pytest.raises(UnknownModel):
+            order("wine")
+    with pytest.raises(UnknownVersion, match="it serves 1"):
+        catalog.promote("iris", 2)
+
+
+def test_repository_that_cannot_be_read_takes_no_orders(disk: Disk) -> None:
+    found = disk.export(1)
+    catalog = _catalog(disk)
+    catalog.poll()
+    disk.error = PermissionError(13, "Permission denied")
+
+    for order in (catalog.load, catalog.unload, lambda name: catalog.promote(name, 1)):
+        with pytest.raises(Unavailable, match="cannot be read"):
+            order("iris")
+
+    assert _answers(catalog) == found
+
+
+def test_what_one_process_orders_the_others_follow_at_their_next_poll(disk: Disk, tmp_path: Path) -> None:
+    disk.export(1)
+    asked, other = (_catalog(disk, orders=Orders(tmp_path / "orders.json")) for _ in range(2))
+    asked.poll()
+    other.poll()
+
+    asked.unload("iris")
+    other.poll()
+    late = _catalog(disk, orders=Orders(tmp_path / "orders.json"))
+    late.poll()
+
+    for catalog in (asked, other, late):
+        assert [summary.state for summary in catalog.summaries()] == [UNLOADED]
+    assert disk.loads == [("iris", 1)] * 2
+    asked.load("iris")
+    other.poll()
+    late.poll()
+    assert [_answers(catalog).version for catalog in (asked, other, late)] == [1, 1, 1]
+
+
+def test_process_knows_of_an_order_before_it_takes_the_next(disk: Disk, tmp_path: Path) -> None:
+    disk.export(1)
+    first, second = (_catalog(disk, orders=Orders(tmp_path / "orders.json")) for _ in range(2))
+    first.poll()
+    second.poll()
+
+    first.unload("iris")
+    assert not second.unload("iris")
+    first.load("iris", again=False)
+    with pytest.raises(AlreadyLoaded):
+        second.load("iris", again=False)
+
+    assert _answers(second).version == 1
+
+
 # Leases
 
 
@@ -430,7 +699,7 @@ def test_forgotten_catalog_loads_everything_again(disk: Disk) -> None:
 
 
 def test_move_that_the_table_lacks_is_a_bug() -> None:
-    version = Version(Disk().export(1))
+    version = Version(Disk().export(1), NO_ORDER)
 
     with pytest.raises(AssertionError, match="iris/1: loading to gone"):
         version.move(State.GONE)
@@ -601,7 +870,7 @@ _MOSTLY = st.sampled_from([True, True, True, False])
 
 
 class Life(RuleBasedStateMachine):
-    """Exports, failures, deletions, promotions, leases and polls in any order.
+    """Exports, failures, deletions, promotions, loads, unloads, leases and polls in any order.
 
     A move that the table lacks would fail by itself.
     """
@@ -612,6 +881,7 @@ class Life(RuleBasedStateMachine):
         super().__init__()
         self.disk = Disk()
         self.catalog = _catalog(self.disk, keep=2)
+        self.is_wanted = True
 
     @rule(version=st.integers(1, 4), good=_MOSTLY)
     def export(self, version: int, good: bool) -> None:
@@ -625,6 +895,18 @@ class Life(RuleBasedStateMachine):
     @rule(version=st.integers(1, 4), label=st.sampled_from(["stable", "canary"]))
     def promote(self, version: int, label: str) -> None:
         self.disk.labels.setdefault("iris", {})[label] = version
+
+    @rule(wanted=st.booleans())
+    def order(self, wanted: bool) -> None:
+        self.disk.error = None
+        if "iris" not in self.disk.found:
+            return
+        self.is_wanted = wanted
+        if wanted:
+            with suppress(Unavailable):
+                self.catalog.load("iris")
+        else:
+            self.catalog.unload("iris")
 
     @rule(target=leases, wanted=st.sampled_from([Target("iris"), Target(), Target("iris", label="canary")]))
     def lease(self, wanted: Target) -> Any:
@@ -646,7 +928,7 @@ class Life(RuleBasedStateMachine):
         if not readable:
             assert _versions(self.catalog) == before
             return
-        on_disk = self.disk.found.get("iris", {})
+        on_disk = self.disk.found.get("iris", {}) if self.is_wanted else {}
         good = {number for number, found in on_disk.items() if found not in self.disk.bad}
         live = set(_versions(self.catalog))
         # Whatever happened: what can be live is, and nothing of which the files were deleted.

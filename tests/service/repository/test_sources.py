@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -7,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from service.core.errors import NotAllowed
 from service.repository.labels import LABELS, promote
 from service.repository.manifest import GOLDEN, MANIFEST, MODEL
-from service.repository.sources import BareFile, Folder, Source, bare_name
+from service.repository.sources import BareFile, Folder, Source, bare_name, source_in
 
 
 def _put(root: Path, name: str, number: str, *, manifest: bool = True) -> Path:
@@ -130,6 +132,29 @@ def test_labels_that_were_damaged_from_the_start_are_none(tmp_path: Path, caplog
     assert len(caplog.records) == 1
 
 
+def test_promoted_version_is_the_stable_one(tmp_path: Path) -> None:
+    for number in ("1", "2"):
+        _put(tmp_path, "iris", number)
+    promote(tmp_path, "iris", 2, "canary")
+    source = Folder(tmp_path)
+
+    source.promote("iris", 1)
+
+    assert source.scan().labels == {"iris": {"canary": 2, "stable": 1}}
+
+
+def test_labels_that_cannot_be_written_are_not_allowed_to_change(tmp_path: Path) -> None:
+    _put(tmp_path, "iris", "1")
+    (tmp_path / "iris" / LABELS).mkdir()
+    bare = tmp_path / "iris.joblib"
+    bare.touch()
+
+    with pytest.raises(NotAllowed, match="the folder of models cannot be written"):
+        Folder(tmp_path).promote("iris", 1)
+    with pytest.raises(NotAllowed, match="a bare file has no labels"):
+        BareFile(bare).promote("iris", 1)
+
+
 @pytest.mark.parametrize("kind", [Folder, BareFile])
 def test_what_is_not_there_says_so(tmp_path: Path, kind: type[Folder] | type[BareFile]) -> None:
     source: Source = kind(tmp_path / "nowhere")
@@ -169,3 +194,48 @@ def test_bare_file_that_was_saved_again_is_another_one(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_bare_file_whose_name_no_url_can_hold_is_called_model(file: str, name: str) -> None:
     assert bare_name(Path(file)) == name
+
+
+# One model, copied out of its folder
+
+
+@pytest.mark.parametrize("places", [{2: ""}, {2: "2"}, {2: "2", 3: "3"}], ids=["a version", "a model", "two versions"])
+def test_versions_are_found_where_they_were_copied_to(tmp_path: Path, places: dict[int, str]) -> None:
+    for version, place in places.items():
+        (tmp_path / place).mkdir(exist_ok=True)
+        (tmp_path / place / MANIFEST).write_text(json.dumps({"name": "iris", "version": version}))
+    (tmp_path / "labels.json").write_text('{"stable": 2}')
+
+    snapshot = source_in(tmp_path).scan()
+
+    assert {n: (v.name, v.version, v.path) for n, v in snapshot.versions["iris"].items()} == {
+        version: ("iris", version, tmp_path / place) for version, place in places.items()
+    }
+    assert snapshot.labels == {"iris": {"stable": 2}}
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"name": 5, "version": "x"}', '{"name": "../x", "version": 4}'])
+def test_a_version_with_a_damaged_manifest_is_found_too_so_that_somebody_hears_of_it(
+    tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "4").mkdir()
+    (tmp_path / "4" / MANIFEST).write_text(content)
+
+    assert list(source_in(tmp_path).scan().versions["model"]) == [4]
+
+
+def test_labels_of_a_copied_model_are_not_changed(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).write_text('{"name": "iris", "version": 1}')
+
+    with pytest.raises(NotAllowed):
+        source_in(tmp_path).promote("iris", 1)
+
+
+@pytest.mark.parametrize("place", ["", "iris/1"])
+def test_a_folder_of_models_is_one(tmp_path: Path, place: str) -> None:
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    if place:
+        (tmp_path / place / MANIFEST).write_text("{}")
+
+    assert type(source_in(tmp_path)) is Folder
+    assert type(source_in(tmp_path / "not there yet")) is Folder

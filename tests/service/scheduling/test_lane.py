@@ -19,6 +19,7 @@ from service.core.messages import InferRequest
 from service.core.table import Matrix, Table, Values
 from service.scheduling.admission import Admission
 from service.scheduling.lane import TURN_S, TURNS, Lane
+from service.scheduling.slices import SLICE_ROWS
 from service.scheduling.workers import Permits
 from service.scheduling.workers import Workers as RealWorkers
 
@@ -838,3 +839,89 @@ def test_many_threads_at_once_get_their_own_answers() -> None:
         [None if index % 10 == 7 else caller * 1000 + index for index in range(100)] for caller in range(8)
     ]
     assert (admission.rows, admission.bytes) == (0, 0)
+
+
+# Many rows in one request
+
+
+class Sized(Engine):
+    """Knows only how many rows it was asked for, and does in between what the test says."""
+
+    def __init__(self, between: Callable[[], None] = lambda: None) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+        self._between = between
+
+    def run(self, rows: Table, outputs: Sequence[str]) -> Answer:
+        self.sizes.append(rows.n_rows)
+        self._between()
+        return dict.fromkeys(outputs, np.full(rows.n_rows, 7.0))
+
+
+@pytest.mark.parametrize("may_block", [False, True])
+def test_many_rows_are_asked_in_slices_where_that_makes_no_difference(may_block: bool) -> None:
+    engine, workers = Sized(), Workers()
+    lane = Lane(engine, workers, permits=Permits(1), merges=True)
+
+    future = lane.submit(_request(1, rows=3 * SLICE_ROWS - 5), may_block=may_block)
+    workers.run_all()
+
+    assert _answer(future) == 7.0
+    assert len(future.result()["predict"]) == 3 * SLICE_ROWS - 5  # type: ignore[arg-type]
+    assert max(engine.sizes) == SLICE_ROWS
+
+
+def test_many_rows_are_asked_at_once_where_they_depend_on_each_other() -> None:
+    engine, workers = Sized(), Workers()
+
+    Lane(engine, workers, merges=False).submit(_request(1, rows=3 * SLICE_ROWS))
+    workers.run_all()
+
+    assert engine.sizes == [3 * SLICE_ROWS]
+
+
+@pytest.mark.parametrize("may_block", [False, True])
+@pytest.mark.parametrize("how", ["late", "gone"])
+def test_what_nobody_waits_for_any_more_ends_with_its_slice(how: str, may_block: bool) -> None:
+    clock, deadline, workers = Clock(), Deadline(105.0, 5.0), Workers()
+
+    def happen() -> None:
+        if how == "gone":
+            deadline.cancel()
+        clock.now += 6.0
+
+    engine = Sized(happen)
+    lane = Lane(engine, workers, permits=Permits(1), merges=True, clock=clock)
+
+    future = lane.submit(_request(1, rows=5 * SLICE_ROWS), deadline, may_block=may_block)
+    workers.run_all()
+
+    assert isinstance(future.exception(_PATIENCE_S), DeadlinePassed)
+    assert engine.sizes == [SLICE_ROWS]
+
+
+class Told(Permits):
+    """Writes down what is taken and given."""
+
+    def __init__(self, log: list[str]) -> None:
+        super().__init__(1)
+        self.log = log
+
+    def take(self) -> None:
+        super().take()
+        self.log.append("take")
+
+    def give(self) -> None:
+        self.log.append("give")
+        super().give()
+
+
+def test_others_may_compute_between_two_slices() -> None:
+    log: list[str] = []
+    workers = Workers()
+    lane = Lane(Sized(lambda: log.append("slice")), workers, permits=Told(log), merges=True)
+
+    lane.submit(_request(1, rows=3 * SLICE_ROWS))
+    workers.run_all()
+
+    assert log[:8] == ["take", "slice", "give", "take", "slice", "give", "take", "slice"]

@@ -1,0 +1,47 @@
+"""Messages of `tensorflow.proto`. Written by tests/tools/generate_protos.py: change the `.proto`."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from service.protocols.protos import pool
+
+pool.add(
+    """
+    CtkOChB0ZW5zb3JmbG93LnByb3RvEgp0ZW5zb3JmbG93IpgBChBUZW5zb3JTaGFwZVByb3RvEjIKA2RpbRgCIAMoCzIgLnRlbnNvcmZsb3cuVGVu
+    c29yU2hhcGVQcm90by5EaW1SA2RpbRIhCgx1bmtub3duX3JhbmsYAyABKAhSC3Vua25vd25SYW5rGi0KA0RpbRISCgRzaXplGAEgASgDUgRzaXpl
+    EhIKBG5hbWUYAiABKAlSBG5hbWUizQMKC1RlbnNvclByb3RvEioKBWR0eXBlGAEgASgOMhQudGVuc29yZmxvdy5EYXRhVHlwZVIFZHR5cGUSPwoM
+    dGVuc29yX3NoYXBlGAIgASgLMhwudGVuc29yZmxvdy5UZW5zb3JTaGFwZVByb3RvUgt0ZW5zb3JTaGFwZRIlCg52ZXJzaW9uX251bWJlchgDIAEo
+    BVINdmVyc2lvbk51bWJlchIlCg50ZW5zb3JfY29udGVudBgEIAEoDFINdGVuc29yQ29udGVudBIbCglmbG9hdF92YWwYBSADKAJSCGZsb2F0VmFs
+    Eh0KCmRvdWJsZV92YWwYBiADKAFSCWRvdWJsZVZhbBIXCgdpbnRfdmFsGAcgAygFUgZpbnRWYWwSHQoKc3RyaW5nX3ZhbBgIIAMoDFIJc3RyaW5n
+    VmFsEhsKCWludDY0X3ZhbBgKIAMoA1IIaW50NjRWYWwSGQoIYm9vbF92YWwYCyADKAhSB2Jvb2xWYWwSGQoIaGFsZl92YWwYDSADKAVSB2hhbGZW
+    YWwSHQoKdWludDMyX3ZhbBgQIAMoDVIJdWludDMyVmFsEh0KCnVpbnQ2NF92YWwYESADKARSCXVpbnQ2NFZhbCIhCglCeXRlc0xpc3QSFAoFdmFs
+    dWUYASADKAxSBXZhbHVlIiEKCUZsb2F0TGlzdBIUCgV2YWx1ZRgBIAMoAlIFdmFsdWUiIQoJSW50NjRMaXN0EhQKBXZhbHVlGAEgAygDUgV2YWx1
+    ZSK5AQoHRmVhdHVyZRI2CgpieXRlc19saXN0GAEgASgLMhUudGVuc29yZmxvdy5CeXRlc0xpc3RIAFIJYnl0ZXNMaXN0EjYKCmZsb2F0X2xpc3QY
+    AiABKAsyFS50ZW5zb3JmbG93LkZsb2F0TGlzdEgAUglmbG9hdExpc3QSNgoKaW50NjRfbGlzdBgDIAEoCzIVLnRlbnNvcmZsb3cuSW50NjRMaXN0
+    SABSCWludDY0TGlzdEIGCgRraW5kIpgBCghGZWF0dXJlcxI7CgdmZWF0dXJlGAEgAygLMiEudGVuc29yZmxvdy5GZWF0dXJlcy5GZWF0dXJlRW50
+    cnlSB2ZlYXR1cmUaTwoMRmVhdHVyZUVudHJ5EhAKA2tleRgBIAEoCVIDa2V5EikKBXZhbHVlGAIgASgLMhMudGVuc29yZmxvdy5GZWF0dXJlUgV2
+    YWx1ZToCOAEiOwoHRXhhbXBsZRIwCghmZWF0dXJlcxgBIAEoCzIULnRlbnNvcmZsb3cuRmVhdHVyZXNSCGZlYXR1cmVzIpsBCgpUZW5zb3JJbmZv
+    EhQKBG5hbWUYASABKAlIAFIEbmFtZRIqCgVkdHlwZRgCIAEoDjIULnRlbnNvcmZsb3cuRGF0YVR5cGVSBWR0eXBlEj8KDHRlbnNvcl9zaGFwZRgD
+    IAEoCzIcLnRlbnNvcmZsb3cuVGVuc29yU2hhcGVQcm90b1ILdGVuc29yU2hhcGVCCgoIZW5jb2Rpbmci1QIKDFNpZ25hdHVyZURlZhI8CgZpbnB1
+    dHMYASADKAsyJC50ZW5zb3JmbG93LlNpZ25hdHVyZURlZi5JbnB1dHNFbnRyeVIGaW5wdXRzEj8KB291dHB1dHMYAiADKAsyJS50ZW5zb3JmbG93
+    LlNpZ25hdHVyZURlZi5PdXRwdXRzRW50cnlSB291dHB1dHMSHwoLbWV0aG9kX25hbWUYAyABKAlSCm1ldGhvZE5hbWUaUQoLSW5wdXRzRW50cnkS
+    EAoDa2V5GAEgASgJUgNrZXkSLAoFdmFsdWUYAiABKAsyFi50ZW5zb3JmbG93LlRlbnNvckluZm9SBXZhbHVlOgI4ARpSCgxPdXRwdXRzRW50cnkS
+    EAoDa2V5GAEgASgJUgNrZXkSLAoFdmFsdWUYAiABKAsyFi50ZW5zb3JmbG93LlRlbnNvckluZm9SBXZhbHVlOgI4ASrSAQoIRGF0YVR5cGUSDgoK
+    RFRfSU5WQUxJRBAAEgwKCERUX0ZMT0FUEAESDQoJRFRfRE9VQkxFEAISDAoIRFRfSU5UMzIQAxIMCghEVF9VSU5UOBAEEgwKCERUX0lOVDE2EAUS
+    CwoHRFRfSU5UOBAGEg0KCURUX1NUUklORxAHEgwKCERUX0lOVDY0EAkSCwoHRFRfQk9PTBAKEg0KCURUX1VJTlQxNhAREgsKB0RUX0hBTEYQExIN
+    CglEVF9VSU5UMzIQFhINCglEVF9VSU5UNjQQF2IGcHJvdG8z
+    """
+)
+
+DataType: Final = pool.enum("tensorflow.DataType")
+TensorShapeProto: Final[type[Any]] = pool.message("tensorflow.TensorShapeProto")
+TensorProto: Final[type[Any]] = pool.message("tensorflow.TensorProto")
+BytesList: Final[type[Any]] = pool.message("tensorflow.BytesList")
+FloatList: Final[type[Any]] = pool.message("tensorflow.FloatList")
+Int64List: Final[type[Any]] = pool.message("tensorflow.Int64List")
+Feature: Final[type[Any]] = pool.message("tensorflow.Feature")
+Features: Final[type[Any]] = pool.message("tensorflow.Features")
+Example: Final[type[Any]] = pool.message("tensorflow.Example")
+TensorInfo: Final[type[Any]] = pool.message("tensorflow.TensorInfo")
+SignatureDef: Final[type[Any]] = pool.message("tensorflow.SignatureDef")

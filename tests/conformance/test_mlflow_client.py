@@ -1,0 +1,79 @@
+"""MLflow's own scoring client, unmodified, against every server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+
+from service import __version__
+from tests.conformance import clients
+from tests.conformance.models import mixed_table
+from tests.conformance.servers import SERVERS, Running, tandem_serve
+
+NUMBERS = np.random.RandomState(7).normal(size=(5, 4))
+BOTH = {"outputs": ["predict", "predict_proba"]}
+
+
+def frame_question(table: pd.DataFrame, params: Any = None) -> dict[str, Any]:
+    """The table as the script builds it again; missing values travel as null."""
+    dates = [name for name in table if table[name].dtype.kind == "M"]
+    texts = table.assign(**{name: table[name].astype(str) for name in dates})
+    columns = {
+        name: [None if value != value else value for value in texts[name].astype(object).tolist()] for name in table
+    }
+    return {"columns": columns, "dates": dates, "params": params}
+
+
+def ask(server: Running, questions: list[dict[str, Any]]) -> Any:
+    return clients.ask("mlflow", "mlflow_scoring.py", "127.0.0.1", str(server.port), questions=questions)
+
+
+@pytest.fixture(params=SERVERS)
+def serve(request: pytest.FixtureRequest, repository: Path, tmp_path: Path) -> Any:
+    """Starts a server of each kind whose default model is the one named: the client names none."""
+    clients.environment("mlflow")
+
+    def start(model: str) -> Any:
+        return tandem_serve(
+            *SERVERS[request.param],
+            *("--models", str(repository), "--default-model", model, "--engine", "estimator"),
+            *("--trust", "tests.conformance.models.days"),
+            log=tmp_path / "log",
+        )
+
+    return start
+
+
+def test_a_data_frame_with_holes_gets_the_estimators_own_answers(serve: Any, repository: Path) -> None:
+    people = mixed_table().head(12)
+    estimator = joblib.load(repository / "people" / "1" / "model.joblib")
+    assert people.isna().any().any()
+
+    with serve("people") as server:
+        told = ask(server, [
+            frame_question(people),
+            frame_question(people[list(reversed(people.columns))].assign(more=1), BOTH),
+        ])  # fmt: skip
+
+    labels, scores = estimator.predict(people).tolist(), estimator.predict_proba(people).tolist()
+    both = [{"predict": label, "predict_proba": score} for label, score in zip(labels, scores, strict=True)]
+    assert told["answers"] == [{"predictions": labels, "rows": 12}, {"predictions": both, "rows": 12}]
+    assert told["version"] == __version__
+
+
+def test_arrays_and_data_frames_without_names_get_the_estimators_own_answers(serve: Any, repository: Path) -> None:
+    estimator = joblib.load(repository / "numbers" / "1" / "model.joblib")
+
+    with serve("numbers") as server:
+        told = ask(server, [
+            {"array": NUMBERS.tolist(), "params": {"outputs": ["predict_proba"]}},
+            frame_question(pd.DataFrame(NUMBERS)),
+        ])  # fmt: skip
+
+    answers = [estimator.predict_proba(NUMBERS).tolist(), estimator.predict(NUMBERS).tolist()]
+    assert [answer["predictions"] for answer in told["answers"]] == answers
