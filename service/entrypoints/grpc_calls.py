@@ -18,11 +18,11 @@ from grpc.aio import EOF, ServicerContext
 
 from service.core.contracts import Server
 from service.core.deadline import Deadline
-from service.core.errors import DeadlinePassed, NotAllowed, Unavailable
+from service.core.errors import DeadlinePassed, Unavailable
 from service.entrypoints.grpc_errors import code_of, details_of
 from service.observability.logs import log_access
 from service.protocols.api import CLIENT_GONE, request_id
-from service.protocols.route import Scope
+from service.protocols.route import require_allowed
 from service.protocols.rpc import Call, Kind, Rpc
 from service.protocols.status import refusal_of
 
@@ -127,8 +127,7 @@ class Calls:
         return call
 
     async def _answer(self, rpc: Rpc, request: Any, call: Call) -> Any:
-        if rpc.scope is Scope.ADMIN and not self._model_control:
-            raise NotAllowed("what is served may not be changed from outside; the operator can allow it")
+        require_allowed(rpc.scope, model_control=self._model_control)
         answer = rpc.handler(self._server, request, call)
         if not isinstance(answer, Future):
             return answer

@@ -18,7 +18,6 @@ from service.core.deadline import Deadline
 from service.core.errors import (
     DeadlinePassed,
     MethodNotAllowed,
-    NotAllowed,
     Overloaded,
     RequestTooLarge,
     UnknownRoute,
@@ -28,7 +27,7 @@ from service.core.errors import (
 from service.core.futures import settle
 from service.protocols.coding import uncoded
 from service.protocols.http import HttpReply, HttpRequest
-from service.protocols.route import Dialect, Route, Scope, route_of
+from service.protocols.route import Dialect, Route, require_allowed, route_of
 from service.protocols.status import problem_reply
 
 # What a caller may choose as its request id: safe in a header and in a log line.
@@ -79,8 +78,7 @@ class Api:
             route = route_of(methods, http.method)
             if route is None:
                 raise MethodNotAllowed(http.method, allowed_methods(methods))
-            if route.scope is Scope.ADMIN and not self._model_control:
-                raise NotAllowed("what is served may not be changed from outside; the operator can allow it")
+            require_allowed(route.scope, model_control=self._model_control)
             if "content-encoding" in http.headers:
                 http.body = uncoded(http.body, http.headers["content-encoding"], self.max_body_bytes)
             reply = route.handler(self.server, http)

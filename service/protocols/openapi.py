@@ -68,9 +68,14 @@ def document(served: Sequence[Served], routes: Sequence[Route]) -> dict[str, Any
     return {
         "openapi": "3.1.0",
         "info": {"title": "Tandem", "version": __version__, "description": _ABOUT},
+        "tags": [{"name": name} for name in dict.fromkeys(["models", "service", *_dialects(routes)])],
         "paths": paths,
         "components": {"schemas": definitions.get("$defs", {})},
     }
+
+
+def _dialects(routes: Sequence[Route]) -> list[str]:
+    return [route.dialect.name for route in routes if route.dialect is not NATIVE]
 
 
 def _predict(model: Served, request: dict[str, Any], reply: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 from service.core.contracts import Server
+from service.core.errors import NotAllowed
 from service.protocols.http import HttpReply, HttpRequest, Problem
 from service.protocols.status import problem_reply
 
@@ -19,6 +20,12 @@ class Scope(StrEnum):
     PUBLIC = "public"
     PREDICT = "predict"
     ADMIN = "admin"  # changes what is served
+
+
+def require_allowed(scope: Scope, *, model_control: bool) -> None:
+    """Raises NotAllowed where callers would change what is served, and the operator does not let them."""
+    if scope is Scope.ADMIN and not model_control:
+        raise NotAllowed("callers may not change what is served; the operator allows it with --model-control")
 
 
 @dataclass(frozen=True, slots=True)
