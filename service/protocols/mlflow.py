@@ -34,7 +34,14 @@ from service.core.table import Table
 from service.protocols.columnar_text import csv_rows, decode_cells
 from service.protocols.http import JSON, HttpReply, HttpRequest, json_reply
 from service.protocols.media import media_type
-from service.protocols.native import choose_outputs, decode_columns, decode_instances, decode_records, known_columns
+from service.protocols.native import (
+    as_column,
+    choose_outputs,
+    decode_columns,
+    decode_instances,
+    decode_records,
+    known_columns,
+)
 from service.protocols.ping import PING, ping
 from service.protocols.predictions import asked_outputs, decode_rows, outputs_in, predictions_of, read_rows
 from service.protocols.route import Dialect, Route, Scope
@@ -200,14 +207,10 @@ def _tensors(inputs: dict[str, Any], signature: Signature, exact: bool) -> Table
     if not any(isinstance(values, list) for values in inputs.values()):
         return _records([inputs], signature, exact)
     columns = columns_named(list(inputs), signature)
-    by_name = {name: _flat(values) for name, values in zip(columns, inputs.values(), strict=True) if name is not None}
+    by_name = {
+        name: as_column(values) for name, values in zip(columns, inputs.values(), strict=True) if name is not None
+    }
     return decode_columns(by_name, signature, exact=exact)
-
-
-def _flat(values: Any) -> Any:
-    """A tensor of shape [rows, 1] as [rows]."""
-    is_column = isinstance(values, list) and all(isinstance(value, list) and len(value) == 1 for value in values)
-    return [value[0] for value in values] if is_column else values
 
 
 def decode_csv(lines: list[list[str]], signature: Signature) -> Table:

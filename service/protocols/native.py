@@ -178,6 +178,12 @@ def decode_records(records: list[dict[str, Any]], signature: Signature, *, exact
     return _assemble(columns, signature, exact, problems)
 
 
+def as_column(values: Any) -> Any:
+    """A column of shape [rows, 1] as one of shape [rows]; anything else as it is."""
+    is_column = isinstance(values, list) and all(isinstance(value, list) and len(value) == 1 for value in values)
+    return [value for (value,) in values] if is_column else values
+
+
 def decode_columns(columns: Any, signature: Signature, *, exact: bool = False) -> Table:
     """`columns` holds a list of values per column name, all of one length."""
     if not isinstance(columns, dict) or not columns:

@@ -34,7 +34,9 @@ def decode_inputs(inputs: Any, signature: Signature, *, exact: bool = False) -> 
         raise InvalidRequest('"inputs": expected tensors by name; got an empty object')
     if (name := _matrix_name([inputs], signature)) is not None:
         return _decode_rows(inputs[name], f"inputs: {name[:60]}", signature, exact)
-    return native.decode_columns({name: _column(values) for name, values in inputs.items()}, signature, exact=exact)
+    return native.decode_columns(
+        {name: native.as_column(values) for name, values in inputs.items()}, signature, exact=exact
+    )
 
 
 def decode_examples(examples: Any, context: Any, signature: Signature, *, exact: bool = False) -> Table:
@@ -113,10 +115,3 @@ def _spread(frame: dict[str, Any]) -> list[dict[str, Any]]:
         {name: value[row] if isinstance(value, list) else value for name, value in frame.items()}
         for row in range(sizes.pop())
     ]
-
-
-def _column(values: Any) -> Any:
-    """A column of shape [n, 1] as one of shape [n]; anything else as it is."""
-    if isinstance(values, list) and all(isinstance(value, list) and len(value) == 1 for value in values):
-        return [value for (value,) in values]
-    return values

@@ -9,10 +9,11 @@ import orjson
 
 from service import __version__
 from service.core.contracts import Server
-from service.core.errors import Unavailable, UnsupportedCoding
+from service.core.errors import UnsupportedCoding
 from service.core.futures import then
 from service.core.messages import InferRequest
 from service.core.signature import Signature
+from service.protocols.catalog import live, ready
 from service.protocols.coding import coded
 from service.protocols.http import HttpReply, HttpRequest, json_reply
 from service.protocols.predict import target_of
@@ -77,16 +78,6 @@ def _about(tensor: TensorAbout) -> dict[str, Any]:
 
 def list_models(server: Server, http: HttpRequest) -> HttpReply:
     return json_reply({"models": [model.name for model in server.models()]})
-
-
-def live(server: Server, http: HttpRequest) -> HttpReply:
-    return json_reply({"live": True})
-
-
-def ready(server: Server, http: HttpRequest) -> HttpReply:
-    if not server.is_ready():
-        raise Unavailable("not ready: models are being loaded, or the service is stopping")
-    return json_reply({"ready": True})
 
 
 def model_ready(server: Server, http: HttpRequest) -> HttpReply:

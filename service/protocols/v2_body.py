@@ -231,10 +231,15 @@ def _parameters(content: Mapping[str, Any], what: str) -> dict[str, Any]:
     """Those that nobody knows are nobody's business, but who asks for an extension must not believe to have it."""
     parameters = content.get("parameters")
     found = {} if parameters is None else _object(parameters, f"{what}: parameters")
-    for name in _NOT_OFFERED:
-        if found.get(name):
-            raise InvalidRequest(f"{what}: the extension of {name!r} is not offered")
+    require_offered(found, what)
     return found
+
+
+def require_offered(parameters: Mapping[str, Any], what: str) -> None:
+    """Raises InvalidRequest where `parameters` ask for an extension that is not there."""
+    for name in _NOT_OFFERED:
+        if parameters.get(name):
+            raise InvalidRequest(f"{what}: the extension of {name!r} is not offered")
 
 
 def _flag(parameters: Mapping[str, Any], name: str) -> bool | None:

@@ -28,6 +28,7 @@ from service.protocols.rpc import Call, Handler, Kind, Rpc
 from service.protocols.status import refusal_of
 from service.protocols.tensor_tables import TensorAbout, choose_outputs, inputs_of, outputs_of, rows_of, tensors_of
 from service.protocols.tensors import DATATYPES, Tensor, read_list, read_raw, text_of, write_raw
+from service.protocols.v2_body import require_offered
 
 SERVICE: Final = "inference.GRPCInferenceService"
 EXTENSIONS: Final = (*v2.EXTENSIONS, "model_configuration")
@@ -40,10 +41,6 @@ _CONTENTS: Final = {
     "FP32": "fp32_contents", "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }  # fmt: skip
-
-
-# Parameters after which a client would look for its answer elsewhere, or in another form.
-_NOT_OFFERED: Final = ("classification", "shared_memory_region")
 
 
 def infer(server: Server, request: Any, call: Call) -> Future[Any]:
@@ -161,9 +158,7 @@ def _parameters(message: Any, what: str) -> dict[str, Any]:
         name: getattr(value, value.WhichOneof("parameter_choice") or "", None)
         for name, value in message.parameters.items()
     }
-    for name in _NOT_OFFERED:
-        if found.get(name):
-            raise InvalidRequest(f"{what}: the extension of {name!r} is not offered")
+    require_offered(found, what)
     return found
 
 

@@ -12,10 +12,11 @@ from concurrent.futures import Future
 from typing import Any, Final
 
 from service.core.contracts import Server
-from service.core.errors import InvalidRequest, Unavailable, shorten
+from service.core.errors import InvalidRequest, shorten
 from service.core.futures import then
 from service.core.messages import InferReply, InferRequest, Target
 from service.core.signature import Signature
+from service.protocols.catalog import ready as health
 from service.protocols.http import HttpReply, HttpRequest, json_reply
 from service.protocols.predict import require_json
 from service.protocols.predictions import asked_outputs, decode_rows, outputs_in, predictions_of, problem, read_rows
@@ -25,12 +26,6 @@ VERTEX: Final = Dialect("vertex", problem)
 
 # Where the platform asks if nobody has told it otherwise.
 _ENDPOINT: Final = "/v1/endpoints/{endpoint}/deployedModels/{deployed}"
-
-
-def health(server: Server, http: HttpRequest) -> HttpReply:
-    if not server.is_ready():
-        raise Unavailable("not ready: models are being loaded, or the service is stopping")
-    return json_reply({"ready": True})
 
 
 def predict(server: Server, http: HttpRequest) -> Future[HttpReply]:
