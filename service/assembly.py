@@ -12,9 +12,9 @@ from service.loading.elsewhere import Elsewhere
 from service.loading.loader import Loader
 from service.loading.memory import give_back
 from service.observability.logs import log_access
-from service.protocols import vertex
 from service.protocols.api import Api
 from service.protocols.http import HttpReply, HttpRequest
+from service.protocols.platforms import vertex
 from service.protocols.route import Route
 from service.protocols.routes import by_path, dialects_of
 from service.repository.catalog import Catalog

@@ -21,9 +21,9 @@ from service.core.futures import settle, then
 from service.core.messages import Target
 from service.protocols.http import HttpReply, HttpRequest, json_reply
 from service.protocols.json_body import read_json
+from service.protocols.platforms.torchserve import TORCHSERVE, version_of
 from service.protocols.predict import require_json
 from service.protocols.route import Route, Scope
-from service.protocols.torchserve import TORCHSERVE, version_of
 
 
 def register(server: Server, http: HttpRequest) -> Future[HttpReply]:

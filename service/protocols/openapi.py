@@ -11,7 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from service import __version__
 from service.core.contracts import Served
-from service.protocols.columnar import FORMS
+from service.protocols.columnar.formats import FORMS
 from service.protocols.contract import reply_types, request_types
 from service.protocols.http import PROBLEM
 from service.protocols.native import has_record_form

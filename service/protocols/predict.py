@@ -1,4 +1,4 @@
-"""The prediction routes, in Tandem's own dialect: rows in JSON, or in one of the forms of `columnar.py`."""
+"""The prediction routes, in Tandem's own dialect: rows in JSON, or in one of the forms of `columnar/formats.py`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from service.core.futures import then
 from service.core.messages import InferRequest, Target
 from service.core.names import parse_version
 from service.core.signature import Signature
-from service.protocols.columnar import form_of, reply_type, write
+from service.protocols.columnar.formats import form_of, reply_type, write
 from service.protocols.http import JSON, HttpReply, HttpRequest, json_reply
 from service.protocols.media import ANY, media_type
 from service.protocols.native import Exchange, query_outputs

@@ -8,23 +8,13 @@ from types import MappingProxyType
 from typing import Final
 
 from service.core.contracts import Server
-from service.protocols import (
-    catalog,
-    docs,
-    invocations,
-    mlflow,
-    model_control,
-    openapi,
-    predict,
-    repository,
-    sagemaker,
-    torchserve,
-    v1,
-    v2,
-    vertex,
-)
+from service.protocols import catalog, docs, model_control, openapi, predict
 from service.protocols.http import HttpReply, HttpRequest, json_reply
+from service.protocols.platforms import invocations, mlflow, sagemaker, torchserve, vertex
 from service.protocols.route import Dialect, Route, Scope
+from service.protocols.v1 import rest as v1
+from service.protocols.v2 import repository
+from service.protocols.v2 import rest as v2
 
 # The routes of every dialect that settings can switch off, by the name they know it by. One that several
 # have in common is the same in each.

@@ -6,8 +6,10 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from service.protocols import health_grpc, tfs_grpc, v2_grpc
+from service.protocols import health_grpc
 from service.protocols.rpc import Rpc
+from service.protocols.v1 import calls as tfs_grpc
+from service.protocols.v2 import calls as v2_grpc
 
 # The calls of every dialect that settings can switch off and that has any.
 DIALECTS: Final[Mapping[str, tuple[Rpc, ...]]] = MappingProxyType({"v2": v2_grpc.RPCS, "v1": tfs_grpc.RPCS})

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from service.protocols.v2 import ROUTES
+from service.protocols.v2.rest import ROUTES
 from tests.conformance.corpus import JSON, MAX_BODY_BYTES, METHODS, PERSON, ROW, Case, case, several
 
 INFER: Final = "/v2/models/numbers/infer"

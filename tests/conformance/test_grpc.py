@@ -19,7 +19,7 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 from service.protocols.protos import inference_pb as pb
-from service.protocols.v2_grpc import EXTENSIONS
+from service.protocols.v2.calls import EXTENSIONS
 from tests.conformance import clients
 from tests.conformance.gate import Gate, waiting
 from tests.conformance.servers import SERVERS, Running, eventually, free_port, running, tandem, tandem_serve

@@ -23,8 +23,8 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 from service.protocols.protos import tensorflow_serving_pb as pb
-from service.protocols.tensors import Tensor, datatype_of
-from service.protocols.tfs_tensors import read_tensor, write_tensor
+from service.protocols.v1.tensors import read_tensor, write_tensor
+from service.protocols.v2.tensors import Tensor, datatype_of
 from tests.conformance.exact import answer, exact
 from tests.conformance.models import mixed_table
 from tests.conformance.servers import SERVERS, Running, free_port, tandem_serve

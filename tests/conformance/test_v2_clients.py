@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from service.protocols.v2 import EXTENSIONS
+from service.protocols.v2.rest import EXTENSIONS
 from tests.conformance import clients
 from tests.conformance.models import TEXTS, mixed_table
 from tests.conformance.servers import SERVERS, Running, tandem_serve

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from service.core.contracts import Served
 from service.core.signature import Column, Container
-from service.protocols.columnar import FORMS
+from service.protocols.columnar.formats import FORMS
 from service.protocols.contract import request_types
 from service.protocols.openapi import document
 from service.protocols.routes import table

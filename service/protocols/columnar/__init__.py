@@ -1,0 +1,1 @@
+"""Bodies of whole tables: Arrow, Parquet, CSV, NDJSON, npy."""

@@ -1,0 +1,1 @@
+"""The dialects of MLflow, SageMaker, Vertex AI and TorchServe."""

@@ -1,0 +1,1 @@
+"""TensorFlow Serving's protocol, which is KServe's version 1."""
