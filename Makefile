@@ -8,7 +8,7 @@ BIN       := .venv/bin
 STAMP     := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve demo test lint types check coverage format bench bench-peers constraints clean
+.PHONY: help setup serve demo test lint types check coverage faults format bench bench-peers constraints clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,11 @@ check: lint types test ## lint, types and tests: what must pass before a commit
 coverage: $(STAMP) ## run every test and report the coverage of service and training, at least 90 %
 	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
 
+faults: $(STAMP) ## run the tests that show faults and print what came into docs/faults.md
+	rm -rf .faults && mkdir .faults
+	TANDEM_FAULTS=$(CURDIR)/.faults $(BIN)/python -m pytest -n auto --dist worksteal -m fault
+	$(BIN)/python -m tests.faults.table .faults > docs/faults.md
+
 format: $(STAMP) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -66,7 +71,7 @@ bench-peers: $(STAMP) ## other model servers, each in an environment of its own 
 	$(BIN)/python -m benchmarks.peers --cache $(CACHE) --install
 
 constraints: ## pin every dependency anew (needs uv)
-	uv pip compile pyproject.toml --extra train --extra gunicorn --extra arrow --extra grpc --group dev --universal --python-version 3.11 --generate-hashes \
+	uv pip compile pyproject.toml --extra train --extra gunicorn --extra arrow --extra grpc --extra jwt --extra redis --extra skops --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-annotate --no-header --upgrade -o constraints.txt
 
 clean: ## remove .venv and caches; models stay

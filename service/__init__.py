@@ -1,8 +1,8 @@
 """The serving side of Tandem: everything that runs when `/predict` is answered.
 
 `service` never imports `training`. Inside, `core` imports nothing of ours;
-`repository`, `runtimes`, `scheduling`, `protocols` and `observability` import
-`core` only; `loader`, `server` and `assembly` compose them; `entrypoints` is the
+`repository`, `runtimes`, `scheduling`, `guards` and `observability` import `core`
+only, and `protocols` `guards` beside it; `loading`, `server` and `assembly` compose them; `entrypoints` is the
 only place that knows a web framework. `tests/test_architecture.py` holds this.
 """
 

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
+import time
 import weakref
-from typing import Protocol
+from types import FrameType
+from typing import Final, Protocol
 
+from service.figures import Figures
+from service.guards.guard import guard_of
 from service.hosting import Hosts
 from service.loading.elsewhere import Elsewhere
 from service.loading.loader import Loader
 from service.loading.memory import give_back
-from service.observability.logs import log_access
+from service.loading.sandbox import Sandbox
 from service.protocols.api import Api
-from service.protocols.http import HttpReply, HttpRequest
+from service.protocols.framing import Framing
 from service.protocols.platforms import vertex
 from service.protocols.route import Route
 from service.protocols.routes import by_path, dialects_of
 from service.repository.catalog import Catalog
 from service.repository.control import Orders
+from service.repository.floors import Floors
+from service.repository.patience import PatientSource, patient
+from service.repository.signing import read_trusted_keys
 from service.repository.sources import BareFile, Found, Source, source_in
 from service.repository.versions import Loaded
 from service.repository.watcher import Watcher
@@ -28,6 +36,9 @@ from service.scheduling.lane import Lane
 from service.scheduling.workers import Workers
 from service.server import ModelServer
 from service.settings import Settings
+
+# Connections wait that long for a worker with all its models, and then it takes them and says that it is not ready.
+LOAD_FIRST_S: Final = 60.0
 
 
 class Part(Protocol):
@@ -41,8 +52,9 @@ class Part(Protocol):
 class Tandem:
     """A service without a web framework: build it, `start` it, ask its `api`, `stop` it.
 
-    Threads are started by `start`, not by building, and once more in a forked child
-    (gunicorn's --preload), where those of the parent do not exist.
+    Threads are started by `start`, not by building, and once more in a forked child, where those of the parent do
+    not exist. In a process that only forks those that answer (gunicorn's --preload) there are none: a child that is
+    forked while another thread imports a library, as loading a model does, can never import it.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -52,30 +64,38 @@ class Tandem:
             max(1, settings.queue_rows // settings.workers),
             max(1, settings.queue_bytes // settings.workers),
             settings.thread_budget,
+            settings.queue_s,
         )
-        self._hosts = Hosts(settings)
         self._loader: Loader | None = None
+        self._sandbox = sandbox_of(settings)
         self._catalog = Catalog(
-            source_of(settings),
-            self._load,
+            PatientSource(source_of(settings), settings.scan_timeout_s),
+            patient(self._load, settings.load_timeout_s),
             keep=settings.keep_versions,
             default_model=settings.default_model,
             orders=Orders(settings.orders_file),
+            floors=Floors(settings.versions_file) if settings.trusted_keys and not settings.allow_rollback else None,
         )
-        self._watcher = Watcher(self._catalog.poll, settings.poll_s)
+        self._watcher = Watcher(self._poll, settings.poll_s)
         self._lock = threading.Lock()
         self._is_started = False
         self._parts: list[Part] = []
         _restart_after_fork(self)
-        self.server = ModelServer(self._catalog, self._watcher.ask)
+        self.figures = Figures(settings, self._catalog, self._admission, lambda: len(self.api.under_way))
+        self._hosts = Hosts(settings, ended=self.figures.meter.restart)
+        self.server = ModelServer(self._catalog, self._watcher.ask, self.figures.scrape, settings.limits)
+        self.guard = guard_of(settings.access)
         self.paths = by_path(settings.dialects, _chosen_routes(settings))
         self.api = Api(
             self.server,
             max_body_bytes=settings.max_body_bytes,
             timeout_s=settings.timeout_s,
-            record=_record,
+            record=self.figures.request,
             model_control=settings.model_control,
+            guard=self.guard,
             dialects=dialects_of(settings.dialects),
+            max_reply_bytes=settings.max_reply_bytes,
+            framing=Framing(settings.max_url_bytes, settings.max_headers_bytes),
         )
 
     def attach(self, part: Part) -> None:
@@ -88,12 +108,18 @@ class Tandem:
             if self._is_started:
                 return
             self._is_started = True
-            limit_libraries(1)  # what computes is a thread of ours, and brings no others along
             self.server.welcome()
-            self._workers.start()
-            self._watcher.start()
-            for part in self._parts:
-                part.start()
+            if _forks_first():
+                return
+            self._start_threads()
+            if self.settings.load_first:
+                self._wait_until_loaded()
+            self._start_parts()
+
+    def drain(self) -> None:
+        """Not ready any more, and every answer closes its connection; all else goes on."""
+        self.server.drain()
+        self.api.is_closing = True
 
     def stop(self) -> None:
         """Not ready any more; what was accepted is finished; threads end."""
@@ -107,18 +133,37 @@ class Tandem:
         self._watcher.stop()
         self._workers.stop()
         self._hosts.close()
+        if self._sandbox is not None:
+            self._sandbox.close()
         self._loader = None
+        self.figures.stop()
+
+    def _start_threads(self) -> None:
+        limit_libraries(1)  # what computes is a thread of ours, and brings no others along
+        self.figures.start()
+        self._workers.start()
+        self._watcher.start()
+
+    def _start_parts(self) -> None:
+        for part in self._parts:
+            part.start()
+
+    def _wait_until_loaded(self) -> None:
+        until = time.monotonic() + LOAD_FIRST_S
+        while not self._catalog.is_loaded and time.monotonic() < until:
+            time.sleep(0.02)
 
     def _restart(self) -> None:
         self._lock = threading.Lock()
         self._catalog.forget()
         self._admission.reset()
+        self.api.under_way.clear()
+        self.figures.forget()
         self._loader = None  # its connections to other processes are the parent's
+        self._sandbox = sandbox_of(self.settings)
         if self._is_started:
-            self._workers.start()
-            self._watcher.start()
-            for part in self._parts:
-                part.start()
+            self._start_threads()
+            self._start_parts()
 
     def _new_loader(self) -> Loader:
         """Made when there is something to load: the processes beside this one may take seconds to start."""
@@ -136,13 +181,26 @@ class Tandem:
             allow_version_mismatch=settings.allow_version_mismatch,
             rules=settings.rules,
             elsewhere=elsewhere,
+            sandbox=self._sandbox,
+            keys=read_trusted_keys(settings.trusted_keys),
+            allow_shared_files=settings.allow_shared_files,
         )
 
+    def _poll(self) -> None:
+        self._catalog.poll()
+        if self._sandbox is not None:
+            self._sandbox.rest()
+
     def _load(self, found: Found) -> Loaded:
+        with self.figures.loading():
+            return self._loaded(found)
+
+    def _loaded(self, found: Found) -> Loaded:
         if self._loader is None:
             self._loader = self._new_loader()
         checked = self._loader(found)
         give_back()
+        checked.engine.observe(self.figures.meter)
         lane = Lane(
             checked.engine,
             self._workers,
@@ -151,12 +209,21 @@ class Tandem:
             width=self.settings.thread_budget if checked.engine.is_reentrant else 1,
             max_batch_rows=self.settings.batch_rows,
             merges=checked.merges,
+            observer=self.figures.meter,
         )
         return Loaded(checked.manifest, lane.submit, checked.example, checked.about, checked.close)
 
 
+def sandbox_of(settings: Settings) -> Sandbox | None:
+    if not settings.sandbox:
+        return None
+    return Sandbox(memory_bytes=settings.sandbox_bytes, seconds=settings.sandbox_s)
+
+
 def source_of(settings: Settings) -> Source:
-    return BareFile(settings.model_file) if settings.model_file is not None else source_in(settings.models)
+    if settings.model_file is not None:
+        return BareFile(settings.model_file)
+    return source_in(settings.models, keep=settings.keep_versions, max_bytes=settings.max_model_bytes)
 
 
 def _chosen_routes(settings: Settings) -> list[Route]:
@@ -165,6 +232,17 @@ def _chosen_routes(settings: Settings) -> list[Route]:
         return []
     asked = ((settings.vertex_predict_route, vertex.predict_route), (settings.vertex_health_route, vertex.health_route))
     return [route(path) for path, route in asked if path is not None]
+
+
+def _forks_first() -> bool:
+    """Whether this is gunicorn's arbiter, which loads the app before it forks its workers (--preload)."""
+    names: set[str] = set()
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "gunicorn.arbiter":
+            names.add(frame.f_code.co_name)
+        frame = frame.f_back
+    return bool(names) and "spawn_worker" not in names
 
 
 def _restart_after_fork(tandem: Tandem) -> None:
@@ -178,14 +256,3 @@ def _restart_after_fork(tandem: Tandem) -> None:
             alive._restart()
 
     os.register_at_fork(after_in_child=restart)
-
-
-def _record(http: HttpRequest, reply: HttpReply, seconds: float, error: BaseException | None) -> None:
-    log_access(
-        method=http.method,
-        path=http.path,
-        status=reply.status,
-        ms=seconds * 1000,
-        request_id=http.request_id,
-        error=error,
-    )

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -38,20 +38,40 @@ class NoGpu(TandemError):
 
 @contextmanager
 def orders_file(settings: Settings) -> Iterator[Path | None]:
-    """The file by which workers tell each other what callers loaded and unloaded; None where they may not.
-
-    It lies in a folder that only this user can enter, and that goes at the end with the process that made it:
-    gunicorn's workers are forks, which come by there as well.
-    """
+    """The file by which workers tell each other what callers loaded and unloaded; None where they may not."""
     if not settings.model_control or settings.orders_file is not None:
         yield settings.orders_file
         return
-    owner = os.getpid()
-    folder = Path(tempfile.mkdtemp(prefix="tandem-orders-"))
-    path = folder / "orders.json"
-    path.write_text("{}")  # read at every poll, so that nothing that tidies temporary folders takes it for forgotten
-    try:
+    with _private_folder("tandem-orders-") as folder:
+        path = folder / "orders.json"
+        path.write_text("{}")  # read at every poll, so that nothing that tidies temporary folders finds it forgotten
         yield path
+
+
+@contextmanager
+def metrics_folder(settings: Settings) -> Iterator[Path | None]:
+    """The folder in which workers add up their metrics; None where there is no place for one."""
+    if settings.metrics_folder is not None:
+        yield settings.metrics_folder
+        return
+    with ExitStack() as stack:
+        folder: Path | None = None
+        try:
+            folder = stack.enter_context(_private_folder("tandem-metrics-"))
+        except OSError as error:
+            _log.warning("each worker shows metrics of its own: they have no folder in common (%s)", error)
+        yield folder
+
+
+@contextmanager
+def _private_folder(prefix: str) -> Iterator[Path]:
+    """One that only this user can enter, and that goes at the end with the process that made it: gunicorn's workers
+    are forks, which come by there as well.
+    """
+    owner = os.getpid()
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        yield folder
     finally:
         if os.getpid() == owner:
             shutil.rmtree(folder, ignore_errors=True)
@@ -60,9 +80,16 @@ def orders_file(settings: Settings) -> Iterator[Path | None]:
 class Hosts:
     """Starts what the settings ask for. `start` and `close` are called by one thread."""
 
-    def __init__(self, settings: Settings, look: Callable[[], Device] = probe) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        look: Callable[[], Device] = probe,
+        ended: Callable[[str], None] = lambda process: None,
+    ) -> None:
+        """`ended` is called with `gpu` or `apart` whenever that process ended and nobody asked it to."""
         self._settings = settings
         self._look = look
+        self._ended = ended
         self._processes: list[DeviceProcess] = []
         self._gpu = settings.gpu_socket
         self._apart = settings.apart_socket
@@ -117,6 +144,7 @@ class Hosts:
             threads=settings.thread_budget,
             call_limit_s=settings.timeout_s,
             logs=(settings.log_format, settings.log_level),
+            ended=lambda: self._ended("apart" if device is None else "gpu"),
         )
         process.start()
         self._processes.append(process)

@@ -8,6 +8,7 @@ from typing import Any
 
 from service.core.errors import UnknownModel, UnknownVersion
 from service.loading.loader import Checked
+from service.repository.model_file import model_file
 from service.repository.policy import served_version
 from service.repository.sources import Folder, Found
 
@@ -38,6 +39,7 @@ def as_text(checked: Checked) -> str:
         f"{manifest.name} {manifest.version}",
         f"  estimator  {manifest.estimator}",
         f"  exported   {manifest.created} by {manifest.exporter}",
+        f"  model file {model_file(manifest) or 'none: compiled only'}",
         f"  columns    {len(signature.columns)}: {_listed(signature.names)}",
         *(f"  output     {output.name}: {_shape(output.dtype, output.shape)}" for output in signature.outputs),
         *(f"  left out   {name}: {reason}" for name, reason in (signature.left_out or {}).items()),

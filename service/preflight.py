@@ -6,30 +6,61 @@ import contextlib
 import ipaddress
 import json
 import os
+import re
 import shlex
 import socket
 import stat
+from collections.abc import Mapping
+from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Any, Final
 
 from service import __version__
 from service.core.errors import TandemError
 from service.entrypoints.servers import Binding
-from service.loading.loader import Loader
+from service.guards.guard import guard_of
+from service.guards.hosts import LOOPBACK
+from service.loading.loader import Checked, Loader
+from service.loading.sandbox import Sandbox
 from service.protocols.native import example_body, first_record
 from service.repository.manifest import GOLDEN, digest, installed_libraries
 from service.repository.policy import served_version
-from service.repository.sources import BareFile, source_in
+from service.repository.signing import read_trusted_keys
+from service.repository.sources import BareFile, Found, source_in
 from service.settings import Settings
 
 # The web servers of each framework, the first of them by default.
 SERVERS: Final = {"fastapi": ("uvicorn",), "flask": ("granian", "gunicorn")}
+
+# A URL as it looks once it was taken for a path, which has no empty parts.
+_URL: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/+(?P<rest>.+)")
+
+# What Kubernetes tells every container of a service that is called tandem, or tandem-something.
+_KUBERNETES: Final = re.compile(
+    r"TANDEM(_[A-Z0-9_]+)?_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_\d+_[A-Z]+(_(PROTO|PORT|ADDR))?)?)"
+)
+# How Flask takes its variable for false.
+_OFF: Final = frozenset({"", "0", "false", "no"})
 
 
 class CannotStart(TandemError):
     """The server cannot start as it was asked to; the message says what to change."""
 
     title = "Cannot start"
+
+
+def check_environment(environment: Mapping[str, str], host: str) -> None:
+    """
+    Raises:
+        CannotStart: a variable looks like a setting and is none, or asks for a debugger that strangers could reach.
+    """
+    known = {f"TANDEM_{name.upper()}" for name in Settings.model_fields}
+    for name in sorted(environment):
+        if name.upper().startswith("TANDEM_") and name.upper() not in known and not _KUBERNETES.fullmatch(name):
+            near = get_close_matches(name.upper(), known, 1)
+            raise CannotStart(f"there is no setting {name}{f'; is it {near[0]}?' if near else ''}")
+    if environment.get("FLASK_DEBUG", "0").lower() not in _OFF and not is_loopback(host):
+        raise CannotStart(f"FLASK_DEBUG is set, and {host} can be reached from other machines: unset it")
 
 
 def check_server(framework: str, server: str, worker_class: str) -> None:
@@ -50,6 +81,7 @@ def check_startable(settings: Settings, binding: Binding, *, is_container: bool 
     Raises:
         CannotStart: no models there, an untrusted file, or a port is taken.
     """
+    check_keys(settings)
     if settings.model_file is not None:
         check_model_file(settings, binding, is_container=is_container)
     elif not settings.models.is_dir():
@@ -60,6 +92,23 @@ def check_startable(settings: Settings, binding: Binding, *, is_container: bool 
     check_address(binding.host, binding.port)
     if settings.grpc_port is not None:
         check_address(binding.host, settings.grpc_port)
+
+
+def check_keys(settings: Settings) -> None:
+    """
+    Raises:
+        KeyUnusable: a trusted key cannot be read.
+        CannotStart: keys are trusted, and what is served cannot be signed, or remembered safely.
+    """
+    if not read_trusted_keys(settings.trusted_keys):
+        return
+    if settings.model_file is not None:
+        raise CannotStart("a bare file cannot be signed: leave --trusted-key out, or export it and serve the folder")
+    file = settings.versions_file
+    if file is not None and file.resolve().is_relative_to(settings.models.resolve()):
+        raise CannotStart(
+            f"{file} lies in the folder of models: whoever can write there could let old versions back in"
+        )
 
 
 def check_grpc(settings: Settings, binding: Binding, worker_class: str | None) -> None:
@@ -78,6 +127,33 @@ def check_grpc(settings: Settings, binding: Binding, worker_class: str | None) -
         raise CannotStart("gRPC needs threads, which gevent replaces: use --worker-class gthread")
     if settings.grpc_port == binding.port:
         raise CannotStart(f"--grpc-port and --port are both {binding.port}: gRPC needs a port of its own")
+
+
+def hosts_of(settings: Settings, binding: Binding) -> tuple[str, ...]:
+    """The names by which the service may be asked. On loopback these are its own, so that no page on the internet
+    can point a name there; elsewhere the operator knows them, or all are good."""
+    if settings.allowed_hosts or not is_loopback(binding.host):
+        return settings.allowed_hosts
+    return tuple(dict.fromkeys([*LOOPBACK, binding.host]))
+
+
+def check_access(settings: Settings, binding: Binding, *, is_container: bool = False) -> None:
+    """Who reaches this machine is no caller yet: beyond loopback there are keys, or somebody says that none are meant.
+
+    In a container of a platform only the platform asks, which knows its callers.
+
+    Raises:
+        CannotStart: strangers could ask, and nobody said that they may.
+        CannotGuard, StoreUnusable: what callers are to be known by cannot be used.
+    """
+    strangers_may = is_loopback(binding.host) or is_container or settings.allow_anonymous
+    if not strangers_may and not settings.access.know_callers:
+        raise CannotStart(
+            f"{binding.host} can be reached from other machines, and callers would not be asked who they are. "
+            "Name the file of their keys with --keys (tandem api-keys create NAME makes one), or of the public keys "
+            "that sign their tokens with --jwks; or let everybody in with --allow-anonymous"
+        )
+    guard_of(settings.access)
 
 
 def check_address(host: str, port: int) -> None:
@@ -100,6 +176,12 @@ def check_model_file(settings: Settings, binding: Binding, *, is_container: bool
     """
     path = settings.model_file
     assert path is not None
+    if (url := _URL.match(str(path))) is not None:
+        address = f"{url['scheme']}://{url['rest']}"
+        raise CannotStart(
+            f"a model is not fetched from {address}: fetch the file, compare its sha256 with the publisher's, and "
+            f"serve it: curl -fLO {shlex.quote(address)}"
+        )
     if not path.is_file():
         raise CannotStart(f"there is no file {str(path)!r}")
     if is_container:
@@ -159,7 +241,7 @@ def _one_model(settings: Settings) -> tuple[str, bool, dict[str, Any]] | None:
     if settings.model_file is not None:
         found = BareFile(settings.model_file).scan()
         name = next(iter(found.versions))
-        return name, True, Loader(trust=settings.trust)(found.versions[name][1]).example
+        return name, True, _load(found.versions[name][1], settings).example
     snapshot = source_in(settings.models).scan()
     for name in sorted(snapshot.versions, key=lambda name: (name != settings.default_model, name)):
         version = served_version(snapshot.versions[name], snapshot.labels[name])
@@ -171,3 +253,10 @@ def _one_model(settings: Settings) -> tuple[str, bool, dict[str, Any]] | None:
             is_default = name == settings.default_model or len(snapshot.versions) == 1
             return name, is_default, first_record(columns)
     return None
+
+
+def _load(found: Found, settings: Settings) -> Checked:
+    if not settings.sandbox:
+        return Loader(trust=settings.trust)(found)
+    with contextlib.closing(Sandbox(memory_bytes=settings.sandbox_bytes, seconds=settings.sandbox_s)) as sandbox:
+        return Loader(trust=settings.trust, sandbox=sandbox)(found)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
 from service.core.contracts import Served
 from service.core.deadline import NEVER, Deadline
 from service.core.futures import then
+from service.core.limits import UNLIMITED, Limits
 from service.core.messages import InferReply, InferRequest, ModelSummary, Target
 from service.core.signature import Signature
 from service.core.table import Values
+from service.core.timing import UNKNOWN, Timing
 from service.repository.catalog import Catalog
 from service.repository.versions import Loaded
 
@@ -29,11 +32,21 @@ class ModelServer:
 
     Args:
         ask: has something done on the one thread that may change the catalog.
+        scrape: all metrics, as the header `accept` of whoever asks for them has it.
+        limits: larger requests are refused once they are read, larger answers before they are written.
     """
 
-    def __init__(self, catalog: Catalog, ask: Ask) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        ask: Ask,
+        scrape: Callable[[str], Future[tuple[bytes, str]]],
+        limits: Limits = UNLIMITED,
+    ) -> None:
         self._catalog = catalog
         self._ask = ask
+        self._scrape = scrape
+        self._limits = limits
         self._is_draining = False
 
     def infer(
@@ -44,16 +57,24 @@ class ModelServer:
         *,
         may_block: bool = False,
     ) -> Future[InferReply]:
+        timing = deadline.timing or Timing()
+        timing.model = UNKNOWN  # as long as it is not known to be one of ours
         lease = self._catalog.lease(target)
         manifest = lease.loaded.manifest
+        timing.model, timing.version = manifest.name, manifest.version
         try:
-            answer = lease.loaded.submit(read(manifest.signature), deadline, may_block=may_block)
+            started_at = perf_counter()
+            request = read(manifest.signature)
+            self._limits.check_rows(request.rows)
+            timing.decoded(started_at, request.rows.n_rows)
+            answer = lease.loaded.submit(request, deadline, may_block=may_block)
         except BaseException:
             lease.release()
             raise
         answer.add_done_callback(lambda _: lease.release())
 
         def reply(outputs: dict[str, Values]) -> InferReply:
+            self._limits.check_answer(outputs)
             return InferReply(manifest.name, manifest.version, manifest.signature, outputs)
 
         return then(answer, reply)
@@ -72,6 +93,8 @@ class ModelServer:
         }
         if summary.reasons:
             about["reasons"] = {str(version): reason for version, reason in summary.reasons.items()}
+        if summary.codes:
+            about["codes"] = {str(version): code for version, code in summary.codes.items()}
         return about | (_about(loaded) if loaded is not None else {})
 
     def version(self, target: Target) -> Served:
@@ -92,6 +115,9 @@ class ModelServer:
 
     def promote(self, model: str, version: int) -> Future[None]:
         return self._ask(lambda: self._catalog.promote(model, version))
+
+    def metrics(self, accept: str) -> Future[tuple[bytes, str]]:
+        return self._scrape(accept)
 
     def is_ready(self) -> bool:
         return self._catalog.is_loaded and not self._is_draining

@@ -24,23 +24,27 @@ ALLOWED: Final = {
     "repository": {"core"},
     "runtimes": {"core"},
     "scheduling": {"core"},
-    "protocols": {"core"},
+    "guards": {"core"},
+    "protocols": {"core", "guards"},
     "observability": {"core"},
-    "settings": {"core", "repository"},  # how rules and names to trust are spelt
+    "settings": {"core", "guards", "repository"},  # how rules and names to trust are spelt
     "loading": {"core", "protocols", "repository", "runtimes", "scheduling"},
     "server": {"core", "repository"},
     "assembly": {
-        "core", "hosting", "loading", "observability", "protocols", "repository", "runtimes", "scheduling", "server",
-        "settings",
+        "core", "figures", "guards", "hosting", "loading", "observability", "protocols", "repository", "runtimes",
+        "scheduling", "server", "settings",
     },
-    "entrypoints": {"core", "assembly", "observability", "protocols", "settings"},
+    "entrypoints": {"core", "assembly", "guards", "observability", "protocols", "settings"},
     "device": {"core", "observability", "runtimes", "scheduling"},
+    "figures": {"core", "observability", "protocols", "repository", "scheduling", "settings"},
     "hosting": {"core", "runtimes", "settings"},
     "inspection": {"core", "loading", "repository"},
+    "signatures": {"inspection", "repository"},  # commands
     "platforms": {"core", "repository"},  # what a version on disk looks like
-    "preflight": {"core", "entrypoints", "loading", "protocols", "repository", "settings"},
+    "preflight": {"core", "entrypoints", "guards", "loading", "protocols", "repository", "settings"},
     "cli": {
-        "core", "entrypoints", "hosting", "inspection", "loading", "platforms", "preflight", "repository", "settings",
+        "core", "entrypoints", "guards", "hosting", "inspection", "loading", "observability", "platforms", "preflight",
+        "repository", "settings", "signatures",
     },
 }  # fmt: skip
 
@@ -100,16 +104,17 @@ def test_service_never_imports_training() -> None:
 
 
 def test_entry_points_do_not_know_each_other() -> None:
-    of_grpc = "service.entrypoints.grpc_"
+    entry_points = tuple(f"service.entrypoints.{name}" for name in ("fastapi_app", "flask_app", "grpc_"))
     wrong = [
         f"{module} imports {name}"
         for module in modules_of("entrypoints")
         for name in imports(module)
-        if name.startswith("service.entrypoints")
+        if name.startswith(entry_points)
         # gunicorn is given the app as an object, in the worker that it forked.
         and (module, name) != ("service.entrypoints.servers", "service.entrypoints.flask_app")
         # gRPC is several modules, and beside either framework where the settings ask for it.
-        and not (name.startswith(of_grpc) and (module.startswith(of_grpc) or name == f"{of_grpc}server.GrpcServer"))
+        and not module.startswith("service.entrypoints.grpc_")
+        and name != "service.entrypoints.grpc_server.GrpcServer"
     ]
 
     assert wrong == []
@@ -129,8 +134,11 @@ def test_entry_points_do_not_know_each_other() -> None:
         pytest.param(REPORTS - {"pyarrow"}, [], id="libraries of reports"),
         # Within functions: whoever sends Arrow or Parquet pays for it.
         pytest.param({"pyarrow"}, ["protocols"], id="tables of others"),
-        pytest.param({"click"}, ["cli"], id="command line"),
+        # Within functions: whoever has tokens, or counts in a store, pays for it.
+        pytest.param({"jwt", "limits"}, ["guards"], id="tokens and limits"),
+        pytest.param({"click"}, ["cli", "signatures"], id="command line"),
         pytest.param({"structlog"}, ["observability"], id="logs"),
+        pytest.param({"prometheus_client", "pynvml"}, ["observability"], id="metrics"),
         pytest.param({"pydantic_settings"}, ["settings"], id="settings"),
     ],
 )

@@ -1,4 +1,4 @@
-"""docs/protocols.md is held to the route table."""
+"""docs/protocols.md is held to the route table, docs/metrics.md to that of the metrics."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from service.observability.families import FAMILIES
 from service.protocols.routes import DIALECTS
 
 PAGE: Final = (Path(__file__).parents[1] / "docs" / "protocols.md").read_text()
+METRICS: Final = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text()
 
 
 def told(dialect: str) -> set[tuple[str, str]]:
@@ -33,3 +35,10 @@ def test_every_route_of_a_dialect_is_told_and_no_other() -> None:
     routes = {name: {(route.method, route.path) for route in table} for name, table in DIALECTS.items()}
 
     assert {name: told(name) for name in DIALECTS} == routes
+
+
+def test_every_metric_is_told_with_its_type_labels_and_unit_and_no_other() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([^|]*) \| (\w*) \| ", METRICS, re.MULTILINE)
+
+    found = {name: (kind, tuple(re.findall(r"`(\w+)`", labels)), unit) for name, kind, labels, unit in rows}
+    assert found == {family.name: (family.kind, family.labels, family.unit) for family in FAMILIES.values()}

@@ -20,6 +20,7 @@ from service.cli import main, tandem
 if TYPE_CHECKING:
     from service.core.rules import Fidelity
     from service.repository.manifest import DroppedEngine, EngineEntry
+    from service.repository.model_file import Format
     from training.export import ExportedModel
 
 __all__ = ["export", "main", "tandem", "to_mlflow", "train"]
@@ -49,6 +50,14 @@ FIDELITY = click.option(
     default="close",
     show_default=True,
     help="Keep compiled engines that agree within 1e-5, or only those within 1e-12.",
+)
+FORMAT = click.option(
+    "--format",
+    type=click.Choice(["joblib", "skops", "compiled"]),
+    default="joblib",
+    show_default=True,
+    help="How the estimator is kept beside what is compiled: skops builds no type that nobody trusts, compiled leaves "
+    "it out.",
 )
 VERSION = click.option("--version", type=click.IntRange(1), help="[default: the next free number]")
 
@@ -110,6 +119,7 @@ def train(data: str, device: str, models: Path, **options: Any) -> None:
 @tandem.command()
 @click.argument("model_file", type=click.Path(exists=True, path_type=Path))
 @NAME
+@FORMAT
 @click.option(
     "--sample",
     type=click.Path(path_type=Path),
@@ -118,6 +128,7 @@ def train(data: str, device: str, models: Path, **options: Any) -> None:
 )
 @click.option("--target", metavar="COLUMN", help="Column of the sample that is the target, not an input.")
 @click.option("--trust", multiple=True, metavar="NAME", help="Code beyond the allow-list that the file may use.")
+@click.option("--sign", type=click.Path(path_type=Path), metavar="KEYFILE", help="Sign the version with this key.")
 @FIDELITY
 @MODELS
 @VERSION
@@ -127,12 +138,15 @@ def export(
     sample: Path | None,
     target: str | None,
     trust: tuple[str, ...],
+    sign: Path | None,
     fidelity: Fidelity,
+    format: Format,
     models: Path,
     version: int | None,
 ) -> None:
-    """Export the fitted estimator or pipeline in MODEL_FILE: joblib, pickle, or the folder of an MLflow model."""
-    from service.repository.opener import open_model
+    """Export the fitted estimator or pipeline in MODEL_FILE: joblib, pickle, skops, or an MLflow model's folder."""
+    from service.repository.model_file import open_estimator
+    from service.repository.signing import read_signer
     from service.runtimes.structure import estimator_name
     from training.data import load_sample
     from training.export import export as run
@@ -140,15 +154,16 @@ def export(
     from training.report import CARD, Facts, card
 
     X = y = None
+    signer = read_signer(sign) if sign is not None else None
     if model_file.is_dir():
         estimator, X = read_mlflow(model_file, trust)
     else:
-        estimator = open_model(model_file.read_bytes(), trusted=trust)
+        estimator = open_estimator(model_file.name, model_file.read_bytes(), trust)
     if sample is not None:
         X, y = load_sample(sample, estimator, target)
     if X is None:
         raise click.UsageError("--sample is needed: column types, categories and golden rows come from it")
-    facts = Facts(name, estimator_name(estimator), f"Fitted elsewhere, read from {model_file.name}.")
+    facts = Facts(name, estimator_name(estimator), f"Fitted elsewhere, read from {model_file.name}.", format=format)
     exported = run(
         estimator,
         X,
@@ -158,6 +173,8 @@ def export(
         version=version,
         files=lambda described, proven: {CARD: card(facts, described, proven)},
         fidelity=fidelity,
+        format=format,
+        signer=signer,
     )
     tell(exported, models)
 
@@ -200,6 +217,8 @@ def progress() -> Iterator[Callable[[str], None]]:
 
 def tell(exported: ExportedModel, models: Path, more: list[tuple[str, str]] | None = None) -> None:
     """What was written, for a person: one fact a line."""
+    from service.repository.model_file import model_file
+
     signature, trust = exported.signature, exported.manifest.trust
     trusted = "".join(f" --trust {shlex.quote(name)}" for name in trust)
     lines = [
@@ -207,6 +226,7 @@ def tell(exported: ExportedModel, models: Path, more: list[tuple[str, str]] | No
         ("folder", str(exported.path)),
         *(more or []),
         ("outputs", ", ".join(signature.output_names)),
+        ("file", model_file(exported.manifest) or "none: compiled only"),
         *(("engine", _engine(some)) for some in exported.manifest.engines),
         *(("no engine", _dropped(some)) for some in exported.manifest.dropped),
         *(("left out", f"{name}: {reason}") for name, reason in (signature.left_out or {}).items()),

@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
 from service.core.errors import EstimatorUnusable, NameInvalid, TandemError
-from service.core.names import check_name, parse_version
+from service.core.names import check_model_name, parse_version
 from service.core.rules import Fidelity
 from service.core.signature import Container, Signature
 from service.core.table import Table, Values, take
@@ -23,13 +23,17 @@ from service.loading.golden import Recorded, read_golden, write_golden
 from service.protocols.native import Exchange, write_columns
 from service.repository.manifest import (
     GOLDEN,
+    LABELS,
     MANIFEST,
     MODEL,
+    SIGNATURE,
     FileEntry,
     Manifest,
     new_manifest,
 )
-from service.repository.opener import needed_trust, open_model
+from service.repository.model_file import SKOPS, Format, open_estimator, trust_for
+from service.repository.signing import Signer
+from service.repository.skops_file import dump_skops
 from service.runtimes.describe import Described, describe, same
 from service.runtimes.estimator import EstimatorEngine, to_values
 from service.runtimes.structure import estimator_name
@@ -39,6 +43,9 @@ from training.golden import choose_rows, hard_limit
 from training.hard_rows import hard_rows
 from training.prove import Proven, prove
 from training.publish import publish
+
+# Compilers whose engines open the model file where they run.
+FROM_MODEL_FILE: Final = ("cuml",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,8 @@ def export(
     scores: Mapping[str, Any] | None = None,
     files: Mapping[str, bytes] | Callable[[Described, Proven], Mapping[str, bytes]] | None = None,
     fidelity: Fidelity = "close",
+    format: Format = "joblib",
+    signer: Signer | None = None,
 ) -> ExportedModel:
     """Export a fitted estimator or pipeline as `repository/name/version`.
 
@@ -85,30 +94,41 @@ def export(
         files: further files for the version's folder, by name; or what makes them once the engines are proven.
         fidelity: which compiled engines are kept beside the estimator. `close`: labels equal, numbers within
             1e-5 relative; `exact`: within 1e-12. A server can be told to use only the exact ones.
+        format: how the estimator itself is kept beside them: as a joblib file, as a skops file, or not at all, where
+            compiled engines cover every output. Without it no server ever opens a model file.
+        signer: signs the version, for servers that trust the key (`service.repository.signing.read_signer`).
 
     Raises:
-        EstimatorUnusable: unfitted, nothing to serve, code that no other process can import, or a
-            sample that does not fit.
-        NameInvalid: a name that cannot stand in a URL.
+        EstimatorUnusable: unfitted, nothing to serve, code that no other process can import, a
+            sample that does not fit, or `compiled` of what does not compile.
+        NameInvalid: a name that cannot stand in a URL, or is that of a route.
         VersionExists: somebody published this version before.
     """
-    check_name(name)
+    check_model_name(name)
     if version is not None and parse_version(str(version)) is None:
         raise NameInvalid(f"version {version!r}: expected a whole number from 1")
-    content = dump(estimator)
+    file, content = (SKOPS, dump_skops(estimator)) if format == "skops" else (MODEL, dump(estimator))
     with one_job(estimator):
         described = describe(estimator, X)
         signature = described.signature
-        trust = needed_trust(content)
-        reopened = open_model(content, trusted=trust)
+        trust = trust_for(file, content)
+        reopened = open_estimator(file, content, trust)
         set_jobs(reopened, 1)
         golden = record(estimator, X, described, reopened)
-        compiled = {name: compile_(estimator, signature, described.sample) for name, compile_ in compilers().items()}
+        compiled = {
+            name: compile_(estimator, signature, described.sample)
+            for name, compile_ in compilers().items()
+            if format != "compiled" or name not in FROM_MODEL_FILE
+        }
     proven = prove(compiled, read_golden(golden, signature), signature, fidelity)
+    kept = {file: content}
+    if format == "compiled":
+        require_cover(proven, signature)
+        kept, trust = {}, []
     further = files(described, proven) if callable(files) else files or {}
-    for file in further:
-        if Path(file).name != file or file in (MODEL, GOLDEN, MANIFEST, *proven.files):
-            raise NameInvalid(f"{file!r} cannot be the name of a further file")
+    for more in further:
+        if Path(more).name != more or more in (MODEL, SKOPS, GOLDEN, MANIFEST, SIGNATURE, LABELS, *proven.files):
+            raise NameInvalid(f"{more!r} cannot be the name of a further file")
     kept_scores = dict(scores or {})
     if y is not None:
         if not hasattr(estimator, "score"):
@@ -121,9 +141,21 @@ def export(
             scores=kept_scores, trust=trust, engines=proven.engines, dropped=proven.dropped,
         )  # fmt: skip
 
-    contents = {MODEL: content, GOLDEN: golden, **proven.files, **further}
-    path, written = publish(Path(repository), name, version, contents, manifest)
+    contents = {**kept, GOLDEN: golden, **proven.files, **further}
+    path, written = publish(Path(repository), name, version, contents, manifest, signer)
     return ExportedModel(name, written.version, path, written)
+
+
+def require_cover(proven: Proven, signature: Signature) -> None:
+    """Raises EstimatorUnusable where an output is left that only the estimator computes; the message says why."""
+    covered = {output for entry in proven.engines for output in entry.agreement}
+    missing = [output for output in signature.output_names if output not in covered]
+    if missing:
+        reasons = {drop.reason for drop in proven.dropped if drop.output in (None, *missing)}
+        raise EstimatorUnusable(
+            f"no compiled engine computes {', '.join(missing)}, so it cannot be exported without its model file: "
+            + "; ".join(sorted(reasons))
+        )
 
 
 def compilers() -> dict[str, Callable[[Any, Signature, Table], Compiled]]:

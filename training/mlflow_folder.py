@@ -15,12 +15,12 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from service.core.errors import UntrustedNames
 from service.core.signature import Column, Container, Output, Signature
-from service.repository.allowlist import refused_names
-from service.repository.manifest import GOLDEN, MODEL, Manifest, read_file, read_manifest
+from service.repository.manifest import GOLDEN, Manifest, read_file, read_manifest
+from service.repository.model_file import open_estimator, required_model_file
 from service.repository.opener import open_model
 from service.repository.pickle_names import global_names
+from service.repository.skops_file import open_skops
 from service.repository.sources import Found
 from training.data import DataUnusable, rows_for
 
@@ -32,9 +32,6 @@ PYTHON_ENV: Final = "python_env.yaml"
 PICKLE: Final = "model.pkl"
 # As many rows as an example needs for a person to see what it is.
 EXAMPLE_ROWS: Final = 5
-
-# Types that skops does not trust by itself, and that hold nothing but what an array is of.
-_TAME: Final = {"numpy.dtype"}
 
 # MLflow's types of columns, by ours. It has none for larger numbers, and none for moments with an offset.
 OF_COLUMNS: Final = {
@@ -74,7 +71,7 @@ def read_mlflow(folder: Path, trusted: Collection[str] = ()) -> tuple[Any, Any]:
     except OSError as error:
         raise DataUnusable(f"{str(path)!r} cannot be read: {error.strerror}") from error
     is_skops = flavour.get("serialization_format") == "skops"
-    estimator = _open_skops(content, trusted) if is_skops else open_model(content, trusted=trusted)
+    estimator = open_skops(content, trusted=trusted) if is_skops else open_model(content, trusted=trusted)
     example = _read_example(folder, about)
     if isinstance(example, pd.DataFrame):
         example = rows_for(estimator, example, f"the input example of {str(folder)!r}")
@@ -92,18 +89,6 @@ def _read_mlmodel(folder: Path) -> dict[str, Any]:
     if not isinstance(about, dict) or not isinstance(about.get("flavors", {}), dict):
         raise DataUnusable(f"{str(folder / MLMODEL)!r} is not what MLflow writes")
     return about
-
-
-def _open_skops(content: bytes, trusted: Collection[str]) -> Any:
-    """A file of skops, which names the types in it before any of them is made."""
-    try:
-        import skops.io
-    except ImportError:
-        raise DataUnusable("the model is a file of skops: pip install skops") from None
-    named = skops.io.get_untrusted_types(data=content)
-    if refused := refused_names(set(named) - _TAME, trusted):
-        raise UntrustedNames(refused)
-    return skops.io.loads(content, trusted=named)
 
 
 def _read_example(folder: Path, about: Mapping[str, Any]) -> Any:
@@ -184,15 +169,16 @@ def write_mlflow(found: Found, folder: Path, trusted: Collection[str] = ()) -> M
     """
     yaml = _yaml()
     manifest = read_manifest(found.path, found.name, found.version)
-    content = read_file(found.path, manifest, MODEL)
-    estimator = open_model(content, trusted=trusted)
+    file = required_model_file(manifest)
+    estimator = open_estimator(file, read_file(found.path, manifest, file), trusted)
+    pickled = pickle.dumps(estimator)
     columns = json.loads(read_file(found.path, manifest, GOLDEN))["request"]["columns"]
     example, info = _example_of(columns, manifest.signature)
     files = {
-        PICKLE: pickle.dumps(estimator),
+        PICKLE: pickled,
         EXAMPLE: _json(example),
         SERVING_EXAMPLE: _json({"dataframe_split" if "pandas_orient" in info else "inputs": example}),
-        REQUIREMENTS: "".join(f"{line}\n" for line in _requirements(manifest, global_names(content))).encode(),
+        REQUIREMENTS: "".join(f"{line}\n" for line in _requirements(manifest, global_names(pickled))).encode(),
         PYTHON_ENV: yaml.safe_dump({"python": manifest.python, "dependencies": [f"-r {REQUIREMENTS}"]}).encode(),
         MLMODEL: yaml.safe_dump(_mlmodel(manifest, info), sort_keys=False).encode(),
     }

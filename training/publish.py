@@ -13,7 +13,8 @@ from uuid import uuid4
 
 from service.core.errors import VersionExists
 from service.core.names import parse_version
-from service.repository.manifest import MANIFEST, FileEntry, Manifest, file_entry
+from service.repository.manifest import MANIFEST, SIGNATURE, FileEntry, Manifest, file_entry
+from service.repository.signing import Signer
 
 STAGING: Final = ".staging-"
 # A draft this old belongs to an exporter that was killed.
@@ -28,32 +29,38 @@ def publish(
     version: int | None,
     files: Mapping[str, bytes],
     describe: Callable[[int, dict[str, FileEntry]], Manifest],
+    signer: Signer | None = None,
 ) -> tuple[Path, Manifest]:
     """Write `files` and their manifest as `repository/name/version`, and return the folder.
 
     Everything is written and synced in a draft folder beside it, the manifest last; then the
-    draft is renamed. Whoever renames first has the version.
+    draft is renamed. Whoever renames first has the version. Nobody but the owner may write what is
+    made here, whatever the umask: model files are code.
 
     Args:
         version: None means the next free number.
         describe: makes the manifest for a version number and the digests of `files`.
+        signer: signs the manifest.
 
     Raises:
         VersionExists: `version` was given and is there already.
     """
-    repository.mkdir(parents=True, exist_ok=True)
+    repository.mkdir(mode=0o755, parents=True, exist_ok=True)
     _sweep(repository)
     draft = repository / f"{STAGING}{uuid4().hex}"
-    draft.mkdir()
+    draft.mkdir(mode=0o755)
     try:
         for file, content in files.items():
             _write(draft / file, content)
         entries = {file: file_entry(content) for file, content in files.items()}
         for _ in range(ATTEMPTS):
-            (repository / name).mkdir(exist_ok=True)
+            (repository / name).mkdir(mode=0o755, exist_ok=True)
             number = version if version is not None else next_version(repository / name)
             manifest = describe(number, entries)
-            _write(draft / MANIFEST, manifest.model_dump_json(indent=2).encode() + b"\n")
+            content = manifest.model_dump_json(indent=2).encode() + b"\n"
+            if signer is not None:
+                _write(draft / SIGNATURE, signer.sign(content))
+            _write(draft / MANIFEST, content)
             _sync_folder(draft)
             target = repository / name / str(number)
             try:
@@ -68,6 +75,7 @@ def publish(
                 continue
             try:
                 _sync_folder(target.parent)
+                _sync_folder(repository)  # the folder of the model may be new, too
             except OSError:
                 os.rename(target, draft)  # as if it had never been there
                 raise
@@ -86,7 +94,7 @@ def next_version(folder: Path) -> int:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from service.core.table import column_arrays, missing, take
 from service.protocols.native import example_body, first_record, write_columns
 from service.repository.manifest import installed_libraries, python_version
+from service.repository.model_file import Format
 from service.runtimes.describe import Described
 from training.data import Task
 from training.pipeline import SEED
@@ -56,7 +57,7 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the card says beyond the signature. `plots` holds PNG bytes by file name."""
+    """What the card says beyond the signature. `plots` holds PNG bytes by file name, `format` is the model file's."""
 
     name: str
     estimator: str
@@ -65,6 +66,7 @@ class Facts:
     plots: Mapping[str, bytes] = field(default_factory=dict)
     dropped: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    format: Format = "joblib"
 
 
 def ask(model: Any, X: pd.DataFrame, y: NDArray[Any], task: Task) -> HeldOut:

@@ -83,6 +83,10 @@ class Server(Protocol):
         """One per model, the version that a plain request gets, ordered by name."""
         ...
 
+    def metrics(self, accept: str) -> Future[tuple[bytes, str]]:
+        """What was counted, and its content type: the one of those in the header `accept` that is known, else text."""
+        ...
+
     def is_ready(self) -> bool: ...
 
     def load(self, model: str, *, again: bool = True) -> Future[None]:

@@ -6,16 +6,22 @@ import math
 import time
 from typing import Final
 
+from service.core.timing import Timing
+
 
 class Deadline:
-    """Over once `at` is past, in seconds of `time.monotonic`, or `cancel` was called. Any thread may ask."""
+    """Over once `at` is past, in seconds of `time.monotonic`, or `cancel` was called. Any thread may ask.
 
-    __slots__ = ("at", "is_cancelled", "seconds")
+    It goes wherever its request goes, so what that takes is noted in its `timing`, where somebody wants to know.
+    """
+
+    __slots__ = ("at", "is_cancelled", "seconds", "timing")
 
     def __init__(self, at: float, seconds: float) -> None:
         self.at = at
         self.seconds = seconds
         self.is_cancelled = False
+        self.timing: Timing | None = None
 
     @classmethod
     def after(cls, seconds: float) -> Deadline:

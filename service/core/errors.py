@@ -11,8 +11,13 @@ of the server's inside (no paths, no tracebacks).
     │   │   └── UnsupportedCoding
     │   ├── NotAcceptable             no form of the answer is one that the caller takes
     │   ├── NotOffered                a part of a protocol that is not there
+    │   ├── Unauthenticated           nobody knows who asks
     │   ├── NotAllowed                what only the operator may do, or whom the operator lets
-    │   ├── RequestTooLarge
+    │   ├── WrongHost                 the request was meant for somebody else
+    │   ├── RateLimited               this caller asks too often
+    │   ├── RequestTooLarge, HeadersTooLarge, TargetTooLong
+    │   ├── NotReceived               not all of it came in time
+    │   │   └── ReplyTooLarge         so would be the answer
     │   ├── UnknownRoute, MethodNotAllowed
     │   ├── UnknownModel, UnknownVersion, UnknownLabel
     │   ├── AlreadyLoaded
@@ -26,17 +31,23 @@ of the server's inside (no paths, no tracebacks).
     ├── CannotAnswer                  never seen by callers: another engine must answer these rows
     ├── ModelFailed                   the model or this service has a bug
     └── ArtefactError                 a model on disk cannot be used
-        ├── ManifestInvalid, DigestMismatch, ModelFileUnreadable
+        ├── ManifestInvalid           ManifestMissing, ManifestOfAnother
+        ├── DigestMismatch            FileMissing, FileUnlisted
+        ├── FileUnsafe                FileTooLarge, FileNotPrivate
+        ├── SignatureMissing, SignatureWrong, SignerUnknown, KeyUnusable
+        ├── RollbackRefused, OutOfMemory, LoadTookTooLong
+        ├── ModelFileUnreadable
         ├── UntrustedNames, LibraryMismatch, GoldenDisagrees
         ├── EngineUnusable, EngineMissing
-        └── VersionExists, NameInvalid, EstimatorUnusable
+        └── VersionExists, NameInvalid (NameReserved), EstimatorUnusable
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +60,11 @@ class TandemError(Exception):
     """Root of the tree. `title` is the short name of the kind of problem."""
 
     title = "Error"
+
+    @property
+    def for_log(self) -> str:
+        """What the log says of it. A caller may be shown its own values; a log holds nobody's."""
+        return str(self)
 
 
 class RequestError(TandemError):
@@ -82,14 +98,74 @@ class NotAllowed(RequestError):
     title = "Not allowed"
 
 
+class Unauthenticated(RequestError):
+    """No credentials came, or none that are known. It is not said which, nor how near they were."""
+
+    title = "Not authenticated"
+
+    def __init__(self) -> None:
+        super().__init__("a valid key is needed: send it as Authorization: Bearer KEY, or as X-API-Key")
+
+
+class WrongHost(RequestError):
+    """The Host of the request is not one that this service answers for."""
+
+    title = "Misdirected request"
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"this service does not answer for the host {shorten(host)}")
+
+
+class RateLimited(RequestError):
+    """This caller asks too often. Trying again after `retry_after_s` seconds helps."""
+
+    title = "Too many requests"
+
+    def __init__(self, detail: str, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
 class NotOffered(RequestError):
     """A part of a protocol that this service does not have."""
 
     title = "Not offered"
 
 
+class HeadersTooLarge(RequestError):
+    """The headers, one of them or all together, are larger than this service reads."""
+
+    title = "Headers too large"
+
+
+class TargetTooLong(RequestError):
+    """The URL is longer than this service reads."""
+
+    title = "URL too long"
+
+
+class NotReceived(RequestError):
+    """The request did not come within the time that there is for it. Its sender waits for nothing of ours."""
+
+    title = "Request not received in time"
+
+    def __init__(self, part: str, seconds: float) -> None:
+        super().__init__(f"the {part} of the request did not come within {seconds:g} s")
+
+
 class RequestTooLarge(RequestError):
     title = "Request too large"
+
+
+class ReplyTooLarge(RequestTooLarge):
+    """What was asked for is more than one answer may be."""
+
+    title = "Reply too large"
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(
+            f"the answer would be {size} bytes, and at most {limit} are sent; ask for fewer rows or outputs at once"
+        )
 
 
 class UnknownRoute(RequestError):
@@ -159,13 +235,17 @@ class Problem:
     got: str
 
     def __str__(self) -> str:
+        return f"{self.without_value}, got {self.got}"
+
+    @property
+    def without_value(self) -> str:
         places = []
         if self.row is not None:
             places.append(f"row {self.row}")
         if self.column is not None:
             places.append(f"column {self.column!r}")
         where = f"{', '.join(places)}: " if places else ""
-        return f"{where}expected {self.expected}, got {self.got}"
+        return f"{where}expected {self.expected}"
 
 
 class InvalidRows(InvalidRequest):
@@ -176,8 +256,15 @@ class InvalidRows(InvalidRequest):
     def __init__(self, problems: Sequence[Problem], count: int | None = None) -> None:
         self.problems = tuple(problems)
         self.count = len(self.problems) if count is None else count
-        more = f" (and {self.count - 1} more)" if self.count > 1 else ""
-        super().__init__(f"{self.problems[0]}{more}")
+        super().__init__(f"{self.problems[0]}{self._more}")
+
+    @property
+    def for_log(self) -> str:
+        return f"{self.problems[0].without_value}{self._more}"
+
+    @property
+    def _more(self) -> str:
+        return f" (and {self.count - 1} more)" if self.count > 1 else ""
 
 
 class RowsRefused(InvalidRequest):
@@ -247,21 +334,88 @@ class CannotAnswer(TandemError):
 
 
 class ArtefactError(TandemError):
-    """A model on disk cannot be used. Shown to operators, so it may name files of the repository."""
+    """A model on disk cannot be used. Shown to operators, so it may name files of the repository.
+
+    `code` is for alerts and dashboards: the name of the class in small letters, as `digest-mismatch`.
+    """
 
     title = "Model unusable"
+    code: ClassVar[str] = "artefact-error"
+
+    def __init_subclass__(cls) -> None:
+        cls.code = re.sub(r"\B(?=[A-Z])", "-", cls.__name__).lower()
 
 
 class NameInvalid(ArtefactError):
     """A model, version or label is not spelt as names are (see `names.py`)."""
 
 
+class NameReserved(NameInvalid):
+    """A model is called like the beginning of a route."""
+
+
 class ManifestInvalid(ArtefactError):
-    """The manifest is missing, unreadable, or of another name or version."""
+    """The manifest is unreadable, or does not fit together."""
+
+
+class ManifestMissing(ManifestInvalid):
+    """A version without one is not complete, or not there."""
+
+
+class ManifestOfAnother(ManifestInvalid):
+    """The manifest is of another model or version."""
 
 
 class DigestMismatch(ArtefactError):
     """A file is not the one that was exported."""
+
+
+class FileMissing(DigestMismatch):
+    """A file of the version is not there."""
+
+
+class FileUnlisted(DigestMismatch):
+    """A file lies in the version's folder that was not exported with it."""
+
+
+class FileUnsafe(ArtefactError):
+    """A link, a device, a pipe: what is no regular file of the repository is not opened."""
+
+
+class FileTooLarge(FileUnsafe):
+    """A version is larger than this service takes."""
+
+
+class FileNotPrivate(FileUnsafe):
+    """Other users of this machine can change a file that is code."""
+
+
+class SignatureMissing(ArtefactError):
+    """A key is trusted, and nobody signed the version."""
+
+
+class SignatureWrong(ArtefactError):
+    """The signature is not that of this manifest by the key that it names."""
+
+
+class SignerUnknown(ArtefactError):
+    """Signed by a key that this service does not trust."""
+
+
+class KeyUnusable(ArtefactError):
+    """A file is not the key that it should be, or others can read a private one."""
+
+
+class RollbackRefused(ArtefactError):
+    """The newest version on disk is older than one that was served before."""
+
+
+class OutOfMemory(ArtefactError):
+    """A version does not fit into the memory that is left."""
+
+
+class LoadTookTooLong(ArtefactError):
+    """A version was not loaded and checked in time."""
 
 
 class ModelFileUnreadable(ArtefactError):
@@ -278,6 +432,10 @@ class UntrustedNames(ArtefactError):
             f"the model file names code that is not on the allow-list: {', '.join(self.names)}. "
             f"Nothing was executed. If you trust it: {options}"
         )
+
+
+class SandboxRefused(ArtefactError):
+    """The model file crashed the process that tried it out, or takes too much time or memory."""
 
 
 class LibraryMismatch(ArtefactError):

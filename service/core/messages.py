@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from service.core.signature import Signature
@@ -42,7 +42,7 @@ UNLOADED: Final = "unloaded"
 class ModelSummary:
     """A line of `GET /models`. `state` is that of the version a plain request gets, or UNLOADED.
 
-    `versions` answer; each of `reasons` says why a version does not.
+    `versions` answer; each of `reasons` says why a version does not, and each of `codes` in a word for alerts.
     """
 
     name: str
@@ -51,3 +51,4 @@ class ModelSummary:
     state: str
     served: int | None
     reasons: dict[int, str]
+    codes: dict[int, str] = field(default_factory=dict)

@@ -7,11 +7,20 @@ ASCII letters, digits, `.`, `_`, `-`, starting with a letter or digit, without `
 from __future__ import annotations
 
 import re
+from typing import Final
 
-from service.core.errors import NameInvalid
+from service.core.errors import NameInvalid, NameReserved
 
 _NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 _VERSION = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
+
+# What the paths of the service begin with: a model of such a name would be taken for a route by people and proxies.
+RESERVED: Final = frozenset(
+    (
+        "docs", "execution-parameters", "health", "invocations", "metrics", "models", "openapi.json", "ping",
+        "predict", "predictions", "v1", "v2", "version",
+    )
+)  # fmt: skip
 
 
 def is_name(text: str) -> bool:
@@ -29,6 +38,18 @@ def check_name(text: str, what: str = "model name") -> str:
             f"{what} {text[:100]!r}: up to 100 letters, digits, '.', '_' and '-' are allowed, "
             "beginning with a letter or digit, without '..'"
         )
+    return text
+
+
+def check_model_name(text: str) -> str:
+    """`text` itself.
+
+    Raises:
+        NameInvalid: it is not spelt as names are.
+        NameReserved: it is called like a route.
+    """
+    if check_name(text) in RESERVED:
+        raise NameReserved(f"a model cannot be called {text!r}: paths of the service begin with it")
     return text
 
 

@@ -29,6 +29,7 @@ from service.core.table import Values
 from service.device.engines import Engines, OpenEngine
 from service.device.guard import Watch
 from service.observability.logs import configure_logs
+from service.observability.stray import catch_strays
 from service.runtimes.channel import Channel, ChannelClosed, Garbage, Message
 from service.runtimes.device_errors import DeviceUnavailable, pack_error
 from service.runtimes.device_process import BEAT, BEAT_S, READY, Exit, remove_folder
@@ -176,6 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         signal.signal(number, signal.SIG_IGN)
     faulthandler.enable()  # a library that crashes says where
     configure_logs(options.log_format, options.log_level)
+    if options.log_format == "json":
+        catch_strays()
     listener = socket.socket(fileno=options.listener)
     lifeline = socket.socket(fileno=options.lifeline)
     folder = Path(listener.getsockname()).parent

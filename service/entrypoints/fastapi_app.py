@@ -24,10 +24,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service import __version__
 from service.assembly import Tandem
 from service.core.deadline import Deadline
+from service.core.errors import RequestError
+from service.entrypoints.worker import drain_when_told
 from service.observability.logs import configure_logs
+from service.observability.stray import catch_strays
 from service.protocols.api import Api, request_id
 from service.protocols.http import HttpReply, HttpRequest, parse_query
-from service.protocols.route import Route, problem_of
+from service.protocols.route import Route, place
 from service.settings import Settings
 
 # Larger bodies are decoded on a thread: a megabyte of JSON takes some ten milliseconds, in which the event loop
@@ -102,16 +105,17 @@ class _App(FastAPI):
 
     def build_middleware_stack(self) -> ASGIApp:
         stack = super().build_middleware_stack()
-        return stack if self.user_middleware else _Direct(self.direct, stack)
+        return stack if self.user_middleware else _Direct(self.direct, stack, self.router.default)
 
 
 class _Direct:
     """Looks for the path among `routes`, and leaves every other to the app."""
 
-    def __init__(self, routes: Sequence[StarletteRoute], others: ASGIApp) -> None:
+    def __init__(self, routes: Sequence[StarletteRoute], others: ASGIApp, nobody: ASGIApp) -> None:
         self._plain = {route.path: route.endpoint for route in routes if not route.param_convertors}
         self._patterns = [(route.path_regex, route.endpoint) for route in routes if route.param_convertors]
         self._others = others
+        self._nobody = nobody
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         return self._endpoint(scope)(scope, receive, send)
@@ -123,6 +127,8 @@ class _Direct:
         path = scope["path"]
         if (endpoint := self._plain.get(path)) is not None:
             return endpoint
+        if path.endswith("\n"):  # which `$`, the end of Starlette's patterns, would not see
+            return self._nobody
         for pattern, endpoint in self._patterns:
             if (match := pattern.match(path)) is not None:
                 scope["path_params"] = match.groupdict()
@@ -139,11 +145,17 @@ class _Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         http = _request(scope)
-        http.problem = problem_of(self._methods, http.method)
+        place(http, self._methods)
+        if (refused := _misframed(self._api, http, scope)) is not None:
+            return await _write(send, refused)
+        if (refused := await _admission(self._api, self._methods, http)) is not None:
+            return await _write(send, refused, closes=_holds_back(http))
         try:
             http.body = await _read_body(receive, self._api.max_body_bytes, http.headers.get("content-length"))
         except _TooLarge:
             return await _write(send, self._api.too_large(http))
+        except RequestError as error:  # raised by our own protocol under uvicorn
+            return await _write(send, self._api.not_received(http, error))
         except ClientDisconnect:
             return await _write(send, self._api.cut_off(http))
         # Nor does a body say how large it will be once it is decompressed.
@@ -159,7 +171,30 @@ class _Endpoint:
                     reply = self._api.too_late(http)
                 case _Outcome.GONE:
                     return self._api.gone(http)
+                case _Outcome.STOPPED:
+                    reply = self._api.stopped(http)
         return await _write(send, reply)
+
+
+def _misframed(api: Api, http: HttpRequest, scope: Scope) -> HttpReply | None:
+    query = scope["query_string"]
+    target_bytes = len(scope.get("raw_path") or scope["path"].encode()) + len(query) + bool(query)
+    return api.misframed(http, target_bytes, fields=len(scope["headers"]), version=scope.get("http_version", "1.1"))
+
+
+async def _admission(api: Api, methods: Mapping[str, Route], http: HttpRequest) -> HttpReply | None:
+    if api.admission_may_wait:
+        return await asyncio.to_thread(api.admit, methods, http)
+    return api.admit(methods, http)
+
+
+def _holds_back(http: HttpRequest) -> bool:
+    """Whether the caller waits to be told to send the body: nobody knows if it follows a reply that refuses it.
+
+    So the connection ends with that reply. Any other body is on its way: the server skips it, and finds the next
+    request behind it. Closing instead, with bytes of the caller's unread, could lose the reply.
+    """
+    return "expect" in http.headers
 
 
 class _NotFound:
@@ -172,15 +207,23 @@ class _NotFound:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._others(scope, receive, send)
-        return await _write(send, self._api.not_found(_request(scope)))
+        http = _request(scope)
+        if (refused := _misframed(self._api, http, scope)) is not None:
+            return await _write(send, refused)
+        if self._api.admission_may_wait:
+            reply = await asyncio.to_thread(self._api.not_found, http)
+        else:
+            reply = self._api.not_found(http)
+        return await _write(send, reply, closes=_holds_back(http))
 
 
 class _Outcome(Enum):
-    """What came first: the answer, the deadline, or the end of the connection."""
+    """What came first: the answer, the deadline, the end of the connection, or that of the server."""
 
     DONE = auto()
     LATE = auto()
     GONE = auto()
+    STOPPED = auto()
 
 
 async def _outcome(future: Future[HttpReply], deadline: Deadline, receive: Receive) -> _Outcome:
@@ -206,6 +249,8 @@ async def _outcome(future: Future[HttpReply], deadline: Deadline, receive: Recei
     watching = loop.create_task(watch())
     try:
         return await first
+    except asyncio.CancelledError:  # the time of grace is over; the caller is still told
+        return _Outcome.STOPPED
     finally:
         late.cancel()
         watching.cancel()
@@ -226,6 +271,7 @@ def _request(scope: Scope) -> HttpRequest:
         headers=headers,
         body=b"",
         request_id=request_id(headers.get("x-request-id")),
+        peer=(scope.get("client") or ("",))[0],
     )
 
 
@@ -252,12 +298,14 @@ async def _read_body(receive: Receive, limit: int, declared: str | None) -> byte
             return b"".join(chunks)
 
 
-async def _write(send: Send, reply: HttpReply) -> None:
+async def _write(send: Send, reply: HttpReply, *, closes: bool = False) -> None:
     headers = [
         (b"content-type", reply.content_type.encode("latin-1")),
         (b"content-length", b"%d" % len(reply.body)),
         *[(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers.items()],
     ]
+    if closes:
+        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})
 
@@ -268,5 +316,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(name)
     settings = Settings()
     configure_logs(settings.log_format, settings.log_level)
+    if settings.log_format == "json":
+        catch_strays()
     globals()["app"] = create_app(settings)
+    drain_when_told(globals()["app"].state.tandem)
     return globals()["app"]

@@ -22,10 +22,13 @@ from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wsgi import get_input_stream
 
 from service.assembly import Tandem
+from service.core.errors import RequestError
+from service.entrypoints.worker import drain_when_told
 from service.observability.logs import configure_logs
+from service.observability.stray import catch_strays
 from service.protocols.api import Api, request_id
 from service.protocols.http import HttpReply, HttpRequest, parse_query
-from service.protocols.route import Route, problem_of
+from service.protocols.route import Route, place
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,12 +51,13 @@ def create_app(settings: Settings | None = None) -> Flask:
     api = extension.tandem.api
 
     def not_found(error: HTTPException) -> Response:
-        return _response(api.not_found(_request(request.environ, request.path)))
+        http = _request(request.environ, request.path)
+        return _response(_misframed(api, http, request.environ) or api.not_found(http))
 
     def method_not_allowed(error: HTTPException) -> Response:
         methods, http = _methods_of_path(), _request(request.environ, request.path)
-        http.problem = problem_of(methods, http.method)
-        return _response(api.wrong_method(methods, http))
+        place(http, methods)
+        return _response(_misframed(api, http, request.environ) or api.wrong_method(methods, http))
 
     app.register_error_handler(NotFound, not_found)
     app.register_error_handler(MethodNotAllowed, method_not_allowed)
@@ -97,7 +101,9 @@ class _Direct:
     """Answers predictions before Flask's own dispatch, unless somebody has put a hook or a listener there.
 
     Contexts, routing and response objects, which nobody looks at then, take half the time of a short prediction.
-    Paths that begin with two slashes are refused here: Werkzeug would strip them before it looks for a route.
+    Paths that begin with two slashes, or with none, are refused here: Werkzeug would mend them before it looks for a
+    route, or redirect. So are those that end with a newline, which to Starlette is no part of a name. Upgrades are
+    ignored, as by the other servers; Werkzeug would refuse a WebSocket in its own words.
     """
 
     def __init__(self, app: Flask, tandem: Tandem) -> None:
@@ -114,6 +120,7 @@ class _Direct:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         reply = self._reply(environ)
         if reply is None:
+            environ.pop("HTTP_UPGRADE", None)
             return self._others(environ, start_response)
         headers = [("Content-Type", reply.content_type), ("Content-Length", str(len(reply.body)))]
         start_response(f"{reply.status} {HTTP_STATUS_CODES[reply.status]}", headers + list(reply.headers.items()))
@@ -121,8 +128,9 @@ class _Direct:
 
     def _reply(self, environ: WSGIEnvironment) -> HttpReply | None:
         path: str = environ["PATH_INFO"]
-        if path.startswith("//"):
-            return self._api.not_found(_request(environ, path))
+        if not path.startswith("/") or path.startswith("//") or path.endswith("\n"):
+            http = _request(environ, path)
+            return _misframed(self._api, http, environ) or self._api.not_found(http)
         # What is not ASCII is for Werkzeug to decode.
         if environ["REQUEST_METHOD"] != "POST" or not path.isascii() or self._is_watched():
             return None
@@ -159,22 +167,31 @@ class _View:
 
     def answer(self, environ: WSGIEnvironment, path: str, path_params: Mapping[str, str]) -> HttpReply:
         http = _request(environ, path, path_params)
-        http.problem = problem_of(self.methods_of_path, http.method)
+        place(http, self.methods_of_path)
+        if (refused := _misframed(self._api, http, environ) or self._api.admit(self.methods_of_path, http)) is not None:
+            return refused
+        if http.method in ("GET", "HEAD", "OPTIONS") and not _has_body(environ):
+            return self._answer(http)
+        # A seat that short predictions hold is free at once; long ones, and bodies that do not come, must not keep the
+        # spare threads, too.
+        if not self._seats.acquire(timeout=SEAT_S):
+            return self._api.overloaded(http)
+        try:
+            return self._read(environ, http) or self._answer(http)
+        finally:
+            self._seats.release()
+
+    def _read(self, environ: WSGIEnvironment, http: HttpRequest) -> HttpReply | None:
+        """Takes the body; a reply where there is none."""
         try:
             http.body = _read_body(environ, self._api.max_body_bytes)
         except RequestEntityTooLarge:
             return self._api.too_large(http)
+        except RequestError as error:  # raised by our own worker under gunicorn
+            return self._api.not_received(http, error)
         except Exception:  # every WSGI server has its own for a broken connection or a malformed chunk
             return self._api.cut_off(http)
-        if http.method in ("GET", "HEAD", "OPTIONS"):
-            return self._answer(http)
-        # A seat that short predictions hold is free at once; long ones must not keep the spare threads, too.
-        if not self._seats.acquire(timeout=SEAT_S):
-            return self._api.overloaded(http)
-        try:
-            return self._answer(http)
-        finally:
-            self._seats.release()
+        return None
 
     def _answer(self, http: HttpRequest) -> HttpReply:
         reply = self._api.answer(self.methods_of_path, http)
@@ -184,6 +201,19 @@ class _View:
             except TimeoutError:
                 return self._api.too_late(http)
         return reply
+
+
+def _has_body(environ: WSGIEnvironment) -> bool:
+    return environ.get("CONTENT_LENGTH", "") not in ("", "0") or "HTTP_TRANSFER_ENCODING" in environ
+
+
+def _misframed(api: Api, http: HttpRequest, environ: WSGIEnvironment) -> HttpReply | None:
+    # Not every server says how the target was written; decoded, it is no longer than that.
+    path: str = environ.get("RAW_URI") or environ["PATH_INFO"]
+    query: str = "" if "RAW_URI" in environ else environ.get("QUERY_STRING", "")
+    target_bytes = len(path) + len(query) + bool(query)
+    version: str = environ.get("SERVER_PROTOCOL", "")
+    return api.misframed(http, target_bytes, fields=len(http.headers), version=version.removeprefix("HTTP/"))
 
 
 def _read_body(environ: WSGIEnvironment, limit: int) -> bytes:
@@ -228,6 +258,7 @@ def _request(environ: WSGIEnvironment, path: str, path_params: Mapping[str, str]
         body=b"",
         may_block=True,
         request_id=request_id(headers.get("x-request-id")),
+        peer=environ.get("REMOTE_ADDR", ""),
     )
 
 
@@ -251,5 +282,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(name)
     settings = Settings()
     configure_logs(settings.log_format, settings.log_level)
+    if settings.log_format == "json":
+        catch_strays()
     globals()["app"] = create_app(settings)
+    drain_when_told(globals()["app"].extensions["tandem"].tandem)
     return globals()["app"]

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, Final, NoReturn
+from urllib.parse import unquote
 
 import grpc
 from grpc.aio import EOF, ServicerContext
 
+from service.core.callers import ANYBODY
 from service.core.contracts import Server
 from service.core.deadline import Deadline
-from service.core.errors import DeadlinePassed, Unavailable
+from service.core.errors import DeadlinePassed, Unauthenticated, Unavailable, UnreadableRequest, shorten
+from service.core.timing import Timing
 from service.entrypoints.grpc_errors import code_of, details_of
-from service.observability.logs import log_access
+from service.guards.guard import Guard
+from service.guards.view import seen_by
 from service.protocols.api import CLIENT_GONE, request_id
 from service.protocols.route import require_allowed
 from service.protocols.rpc import Call, Kind, Rpc
@@ -31,6 +36,13 @@ WATCH_S: Final = 0.25
 
 REQUEST_ID: Final = "x-request-id"
 
+# grpc logs what it cannot decode, with a traceback; here it is refused, and the line in the access log says so.
+logging.getLogger("grpc._cython.cygrpc").addFilter(lambda record: record.msg != "Invalid encoding on %s")
+
+# Called once per call, or message of a stream: the path, the call, the status that its answer would have over HTTP,
+# when it came and was answered, in seconds of `perf_counter`, and the error if any.
+Record = Callable[[str, Call, int, float, float, Exception | None], None]
+
 
 class Calls:
     """Made on the event loop that answers.
@@ -38,12 +50,27 @@ class Calls:
     Args:
         timeout_s: how long a caller may wait at most; its own deadline may be sooner.
         model_control: whoever reaches the service may change what it serves.
+        record: writes the access log, and counts.
+        under_way: has an entry for each call that is being answered.
+        guard: knows who may ask; without one everybody may.
     """
 
-    def __init__(self, server: Server, *, timeout_s: float, model_control: bool) -> None:
+    def __init__(
+        self,
+        server: Server,
+        *,
+        timeout_s: float,
+        model_control: bool,
+        record: Record,
+        under_way: set[int],
+        guard: Guard | None = None,
+    ) -> None:
         self._server = server
         self._timeout_s = timeout_s
         self._model_control = model_control
+        self._record = record
+        self._guard = guard
+        self._under_way = under_way
         self._ending: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def end(self) -> None:
@@ -73,7 +100,8 @@ class Calls:
     async def _unary(self, rpc: Rpc, content: bytes, context: ServicerContext) -> bytes:
         call = self._call(context)
         try:
-            with _logged(rpc, call):
+            with self._recorded(rpc, call):
+                await self._admit(rpc, call)
                 return _written(await self._answer(rpc, rpc.read(content), call))
         except Exception as error:
             await _refuse(context, error)
@@ -84,9 +112,12 @@ class Calls:
             call = self._call(context)
             request = None
             try:
-                with _logged(rpc, call):
+                with self._recorded(rpc, call):
+                    await self._admit(rpc, call)
                     request = rpc.read(content)
                     written = _written(await self._answer(rpc, request, call))
+            except Unauthenticated as error:  # nor will any other message be
+                await _refuse(context, error)
             except Exception as error:
                 written = _written(rpc.failed(request, error))
             await context.write(written)
@@ -105,7 +136,8 @@ class Calls:
     async def _watch(self, rpc: Rpc, content: bytes, context: ServicerContext) -> None:
         call = self._call(context)
         try:
-            with _logged(rpc, call):
+            with self._recorded(rpc, call):
+                await self._admit(rpc, call)
                 request, last = rpc.read(content), None
                 while True:
                     ends = self._ending.done()  # asked first: what changes with the end is still sent
@@ -119,19 +151,63 @@ class Calls:
             await _refuse(context, error)
 
     def _call(self, context: ServicerContext) -> Call:
-        metadata = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
+        metadata: dict[str, str] = {}
+        for name, value in context.invocation_metadata() or ():
+            if isinstance(value, str):
+                metadata[name] = f"{metadata[name]},{value}" if name in metadata else value
         remaining_s = context.time_remaining()
         seconds = self._timeout_s if remaining_s is None else min(self._timeout_s, remaining_s)
-        call = Call(Deadline.after(seconds), request_id(metadata.get(REQUEST_ID)), metadata)
+        call = Call(Deadline.after(seconds), request_id(metadata.get(REQUEST_ID)), metadata, address_of(context.peer()))
+        call.deadline.timing = Timing()
         context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
         return call
 
-    async def _answer(self, rpc: Rpc, request: Any, call: Call) -> Any:
+    @contextlib.contextmanager
+    def _recorded(self, rpc: Rpc, call: Call) -> Iterator[None]:
+        """The line in the access log, with the status that the answer would have over HTTP, and the figures."""
+        started_at = time.perf_counter()
+        status: int = 200
+        failure: Exception | None = None
+        self._under_way.add(id(call))
+        try:
+            yield
+        except asyncio.CancelledError:  # the caller hung up, or waits no longer
+            call.deadline.cancel()
+            status = CLIENT_GONE
+            raise
+        except Exception as error:
+            status, failure = refusal_of(error).status, error
+            raise
+        finally:
+            self._under_way.discard(id(call))
+            self._record(rpc.path, call, status, started_at, time.perf_counter(), failure)
+
+    async def _admit(self, rpc: Rpc, call: Call) -> None:
+        """As `Api.admit` does over HTTP, before the message is read."""
+        if self._guard is None:
+            call.caller = ANYBODY
+        else:
+            arguments = (rpc.scope, call.metadata, call.peer, dict[str, str]())
+            if self._guard.may_wait:
+                call.caller = await asyncio.to_thread(self._guard.admit, *arguments)
+            else:
+                call.caller = self._guard.admit(*arguments)
         require_allowed(rpc.scope, model_control=self._model_control)
-        answer = rpc.handler(self._server, request, call)
+
+    async def _answer(self, rpc: Rpc, request: Any, call: Call) -> Any:
+        for name, value in call.metadata.items():
+            if not value.isascii():
+                raise UnreadableRequest(f"the metadata {shorten(name)} is not ASCII; other bytes need a name in -bin")
+        answer = rpc.handler(seen_by(self._server, call.caller), request, call)
         if not isinstance(answer, Future):
             return answer
         return answer.result() if answer.done() else await _outcome(answer, call.deadline)
+
+
+def address_of(peer: str) -> str:
+    """The address in what grpc calls a peer, `ipv4:127.0.0.1:4711` or `ipv6:%5B::1%5D:4711`; any other as it is."""
+    kind, _, place = peer.partition(":")
+    return unquote(place).rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else peer
 
 
 async def _outcome(future: Future[Any], deadline: Deadline) -> Any:
@@ -174,29 +250,3 @@ async def _refuse(context: ServicerContext, error: BaseException) -> NoReturn:
     refusal = refusal_of(error)
     await context.abort(code_of(refusal), details_of(refusal))
     raise AssertionError("unreachable: abort raises")
-
-
-@contextlib.contextmanager
-def _logged(rpc: Rpc, call: Call) -> Iterator[None]:
-    """The line in the access log, with the status that the answer would have over HTTP."""
-    started = time.perf_counter()
-    status: int = 200
-    failure: Exception | None = None
-    try:
-        yield
-    except asyncio.CancelledError:  # the caller hung up, or waits no longer
-        call.deadline.cancel()
-        status = CLIENT_GONE
-        raise
-    except Exception as error:
-        status, failure = refusal_of(error).status, error
-        raise
-    finally:
-        log_access(
-            method="GRPC",
-            path=rpc.path,
-            status=status,
-            ms=(time.perf_counter() - started) * 1000,
-            request_id=call.request_id,
-            error=failure,
-        )

@@ -6,13 +6,16 @@ Processes share the port (SO_REUSEPORT), and the kernel deals connections out to
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import sys
 import threading
 from concurrent.futures import Future
-from types import FrameType
 from typing import Final
 from weakref import WeakSet
+
+# Read when grpc is first imported: its own lines, of what strangers send, are no lines of our log.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
 
@@ -21,6 +24,7 @@ from service.core.errors import TandemError
 from service.entrypoints.grpc_calls import Calls
 from service.protocols.rpc import Rpc
 from service.protocols.rpcs import table
+from service.settings import Settings
 
 # As long as web servers give to what is under way at SIGTERM; orchestrators kill after 30 seconds by default.
 GRACE_S: Final = 25.0
@@ -28,6 +32,20 @@ GRACE_S: Final = 25.0
 # Calls that came and are not begun, of a process. Past so many grpc cancels what comes, and of 1000 some, unless told
 # otherwise; what is begun and waits for the model is bounded by the queues, which say that trying again helps.
 PENDING: Final = 10_000
+
+# Calls of one connection at a time; clients keep further ones back until one has ended. Each may hold a message.
+STREAMS: Final = 128
+
+# Headers of one call together, as for HTTP.
+METADATA_BYTES: Final = 16 * 1024
+
+# A peer that is gone without a word is noticed after so long.
+KEEPALIVE_MS: Final = 60_000
+KEEPALIVE_TIMEOUT_MS: Final = 20_000
+
+# A client may ask this often whether the service is there, with or without calls; the third time that it is too soon
+# the connection ends.
+PING_MS: Final = 10_000
 
 # The largest number that grpc takes for a size.
 _LARGEST: Final = 2**31 - 1
@@ -42,11 +60,11 @@ class CannotListen(TandemError):
 class GrpcServer:
     """Starts and stops with the service that it is beside (`Tandem.attach`).
 
-    grpc does not survive a fork: it starts in the processes that answer, not in one that forks them first, and a
-    child of a process that answers has none.
+    grpc does not survive a fork: a child of a process that answers has none.
     """
 
     def __init__(self, tandem: Tandem) -> None:
+        self._tandem = tandem
         self._server = tandem.server
         self._settings = tandem.settings
         host = f"[{tandem.settings.grpc_host}]" if ":" in tandem.settings.grpc_host else tandem.settings.grpc_host
@@ -59,7 +77,7 @@ class GrpcServer:
         Raises:
             CannotListen: the address is not ours to listen on, or there are no threads.
         """
-        if self._thread is not None or _forks_first():
+        if self._thread is not None:
             return
         if _has_no_threads():
             raise CannotListen("gRPC needs threads, which gevent replaces: use --worker-class gthread")
@@ -91,15 +109,15 @@ class GrpcServer:
     async def _serve(self, started: Future[None]) -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         settings = self._settings
-        calls = Calls(self._server, timeout_s=settings.timeout_s, model_control=settings.model_control)
-        server = grpc.aio.server(
-            options=[
-                ("grpc.max_receive_message_length", min(settings.max_body_bytes, _LARGEST)),
-                ("grpc.max_send_message_length", _LARGEST),
-                ("grpc.server.max_pending_requests", PENDING),
-                ("grpc.server.max_pending_requests_hard_limit", PENDING),
-            ]
+        calls = Calls(
+            self._server,
+            timeout_s=settings.timeout_s,
+            model_control=settings.model_control,
+            record=self._tandem.figures.call,
+            under_way=self._tandem.api.under_way,
+            guard=self._tandem.guard,
         )
+        server = grpc.aio.server(options=_options(settings))
         for service, rpcs in _by_service(table(settings.dialects)).items():
             handlers = {rpc.method: calls.handler(rpc) for rpc in rpcs}
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
@@ -114,22 +132,38 @@ class GrpcServer:
         await server.stop(GRACE_S)
 
 
+def _options(settings: Settings) -> list[tuple[str, int]]:
+    """What grpc bounds for us: messages, by what compressed ones hold; headers; calls and time of a connection."""
+    return [
+        ("grpc.max_receive_message_length", min(settings.max_body_bytes, _LARGEST)),
+        ("grpc.max_send_message_length", _LARGEST),
+        # Below the first limit all pass, above the second none does.
+        ("grpc.max_metadata_size", METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", METADATA_BYTES),
+        ("grpc.max_concurrent_streams", STREAMS),
+        ("grpc.server.max_pending_requests", PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", PENDING),
+        ("grpc.max_connection_idle_ms", _ms(settings.grpc_idle_s)),
+        ("grpc.max_connection_age_ms", _ms(settings.grpc_age_s)),
+        # What was accepted is answered by its deadline.
+        ("grpc.max_connection_age_grace_ms", _ms(settings.timeout_s)),
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", PING_MS),
+        ("grpc.http2.max_ping_strikes", 2),
+    ]
+
+
+def _ms(seconds: float) -> int:
+    return math.ceil(seconds * 1000)
+
+
 def _by_service(rpcs: tuple[Rpc, ...]) -> dict[str, list[Rpc]]:
     services: dict[str, list[Rpc]] = {}
     for rpc in rpcs:
         services.setdefault(rpc.service, []).append(rpc)
     return services
-
-
-def _forks_first() -> bool:
-    """Whether this is gunicorn's arbiter, which loads the app before it forks its workers (--preload)."""
-    names: set[str] = set()
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        if frame.f_globals.get("__name__") == "gunicorn.arbiter":
-            names.add(frame.f_code.co_name)
-        frame = frame.f_back
-    return bool(names) and "spawn_worker" not in names
 
 
 def _has_no_threads() -> bool:

@@ -1,7 +1,8 @@
 """Engines that run in a process beside the web processes: what is asked of it, and what opens them there.
 
 A spec is JSON: which version, which engine, and under which rules its file may be opened. The other
-process reads and checks the files itself; nothing but specs, rows and answers travels.
+process reads and checks the files itself; nothing but specs, rows and answers travels. Whether a trusted key signed
+the manifest was asked by whoever wrote the spec: here it must be the same one.
 """
 
 from __future__ import annotations
@@ -37,11 +38,14 @@ def open_hosted(spec: dict[str, Any]) -> Engine:
         raise DigestMismatch(f"{name}/{version} is not the version that was asked for")
     rules = ModelRules(**spec["rules"])
     loader = Loader(
-        trust=spec["trust"], allow_version_mismatch=bool(spec["allow_version_mismatch"]), rules=lambda _: rules
+        trust=spec["trust"],
+        allow_version_mismatch=bool(spec["allow_version_mismatch"]),
+        allow_shared_files=bool(spec["allow_shared_files"]),
+        rules=lambda _: rules,
     )
     found = Found(name, version, folder, ())
     if spec["engine"] == WHOLE:
-        return loader(found).engine
+        return loader.load(found, manifest).engine
     entry = next(entry for entry in manifest.engines if entry.name == spec["engine"])
     if entry.runtime == "cuml":
         return _cuml(manifest, entry, lambda: loader.open_estimator(manifest, found))

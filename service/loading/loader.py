@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from service.core.contracts import Engine
-from service.core.errors import ArtefactError, EngineMissing, ManifestInvalid, TandemError
+from service.core.errors import ArtefactError, EngineMissing, ManifestInvalid, SignatureMissing, TandemError
 from service.core.rules import ModelRules
 from service.core.signature import Signature
 from service.loading.elsewhere import Elsewhere
@@ -16,10 +17,10 @@ from service.loading.golden import Asked, Golden, read_golden
 from service.loading.independence import row_by_row
 from service.loading.lazy import LazyEngine
 from service.loading.options import ESTIMATOR, Trial, check_estimator, open_compiled, option
+from service.loading.sandbox import Sandbox
 from service.protocols.native import first_record, write_columns
 from service.repository.manifest import (
     GOLDEN,
-    MODEL,
     DroppedEngine,
     Manifest,
     check_files,
@@ -27,14 +28,20 @@ from service.repository.manifest import (
     file_entry,
     installed_libraries,
     new_manifest,
+    other_libraries,
     read_file,
-    read_manifest,
 )
-from service.repository.opener import open_model
+from service.repository.model_file import model_file, open_estimator, required_model_file
+from service.repository.reading import require_private
+from service.repository.signing import TrustedKey, read_signed_manifest
 from service.repository.sources import Found
 from service.scheduling.routing import Option, Router
 
+_log = logging.getLogger(__name__)
+
 _RULES = ModelRules(fidelity="close", pickle="lazy")
+_NEVER = "model files are not opened (pickle: never)"
+_COMPILED = "the version was exported without it (format: compiled)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +49,8 @@ class Checked:
     """A version that may be served.
 
     `merges` says that rows may be asked together, `dropped` which compiled engines do not answer here,
-    and `example` is one record, for documents. `close` lets go of engines in other processes.
+    and `example` is one record, for documents. `close` lets go of engines in other processes. `differences` says
+    which libraries are others than those of the export.
     """
 
     manifest: Manifest
@@ -52,6 +60,7 @@ class Checked:
     rules: ModelRules
     dropped: tuple[DroppedEngine, ...] = ()
     close: Callable[[], None] = lambda: None
+    differences: tuple[str, ...] = ()
 
     def about(self) -> dict[str, Any]:
         """For people: which engines may answer which outputs, how closely and at what cost, and which may not."""
@@ -64,6 +73,7 @@ class Checked:
                 for row in self.engine.describe()
             ],
             "dropped_engines": [drop.model_dump(exclude_none=True) for drop in self.dropped],
+            **({"library_differences": list(self.differences)} if self.differences else {}),
         }
 
 
@@ -75,6 +85,9 @@ class Loader:
         allow_version_mismatch: try models of another minor version of scikit-learn.
         rules: what the operator has said of a model, by its name; all of it said.
         elsewhere: the processes beside this one that engines may run in.
+        sandbox: tries model files out before they are opened here; None where that is somebody else's business.
+        keys: one of them must have signed a version; with none, whoever can write the folder is trusted so far.
+        allow_shared_files: open model files that other users of this machine can change.
     """
 
     def __init__(
@@ -84,18 +97,27 @@ class Loader:
         allow_version_mismatch: bool = False,
         rules: Callable[[str], ModelRules] = lambda name: _RULES,
         elsewhere: Elsewhere | None = None,
+        sandbox: Sandbox | None = None,
+        keys: Sequence[TrustedKey] = (),
+        allow_shared_files: bool = False,
     ) -> None:
         self._trust = tuple(trust)
         self._allow_version_mismatch = allow_version_mismatch
         self._rules = rules
         self._elsewhere = elsewhere or Elsewhere()
+        # A trusted key answers for the bytes, whoever can change the file: others have another digest.
+        self._keys = tuple(keys)
+        self._sandbox = sandbox if not keys else None
+        self._needs_private_files = not keys and not allow_shared_files
 
     def __call__(self, found: Found) -> Checked:
         """Raises ArtefactError, of the kind that says why the version cannot be served."""
-        return self._bare(found) if found.is_bare else self._version(found)
+        if found.is_bare:
+            return self._bare(found)
+        return self.load(found, read_signed_manifest(found.path, found.name, found.version, self._keys))
 
-    def _version(self, found: Found) -> Checked:
-        manifest = read_manifest(found.path, found.name, found.version)
+    def load(self, found: Found, manifest: Manifest) -> Checked:
+        """The version whose manifest is known to be fine. Raises as a call does."""
         rules = self._rules(found.name)
         needed = {file for entry in manifest.engines for file in entry.files}
         files = check_files(found.path, manifest, {GOLDEN, *needed})
@@ -103,17 +125,18 @@ class Loader:
         spec = {
             "trust": list(self._trust),
             "allow_version_mismatch": self._allow_version_mismatch,
+            "allow_shared_files": not self._needs_private_files,
             "rules": rules.model_dump(exclude_none=True),
         }
         if self._elsewhere.isolates(found.name):
             trials = [self._elsewhere.whole(found, manifest, golden, spec)]
             options = tuple(trial.option for trial in trials if trial.option is not None)
             covered = {name for some in options for name in some.outputs}
-            manifest = _without(manifest, [n for n in manifest.signature.output_names if n not in covered])
+            manifest = _without(manifest, [n for n in manifest.signature.output_names if n not in covered], _NEVER)
         else:
             trials = [
                 *self._elsewhere.on_gpu(found, manifest, golden, spec),
-                *open_compiled(manifest, files, golden, rules.fidelity or "close"),
+                *open_compiled(manifest, files, golden, rules.fidelity or "close", self._sandbox),
             ]
             compiled = tuple(trial.option for trial in trials if trial.option is not None)
             options, manifest = self._with_estimator(found, manifest, golden, compiled, rules)
@@ -131,8 +154,9 @@ class Loader:
             check_estimator(engine, manifest, golden)
             return engine
 
-        if rules.pickle == "never":
-            return compiled, _without(manifest, [name for name in names if name not in covered])
+        if rules.pickle == "never" or model_file(manifest) is None:
+            why = _NEVER if rules.pickle == "never" else _COMPILED
+            return compiled, _without(manifest, [name for name in names if name not in covered], why)
         # While the GPU is away the estimator answers what nothing else covers, and no request waits for its file.
         here = {name for some in compiled if not some.may_be_away for name in some.outputs}
         if rules.pickle == "always" or not here.issuperset(names) or rules.engine == ESTIMATOR:
@@ -154,8 +178,12 @@ class Loader:
         rules = self._rules(found.name)
         if rules.pickle == "never":
             raise ArtefactError(f"{found.path.name} is a model file, and none may be opened (pickle: never)")
+        if self._keys:
+            raise SignatureMissing(f"{found.path.name} is a bare file, which nobody can have signed; export it")
         content = found.path.read_bytes()
-        estimator = self._open(content)
+        if self._sandbox is not None:
+            self._sandbox.try_out(found.path.name, content, self._trust)
+        estimator = self._open(found.path.name, content)
         set_jobs(estimator, 1)
         described = describe(estimator)
         signature = described.signature
@@ -170,13 +198,21 @@ class Loader:
         """The estimator of a version, once its libraries, its digest and every name in it are known to be fine."""
         if not self._allow_version_mismatch:
             check_libraries(manifest.libraries, installed_libraries())
-        return self._open(read_file(found.path, manifest, MODEL))
+        for difference in other_libraries(manifest):
+            _log.warning("version %d of %s: %s", manifest.version, manifest.name, difference)
+        name = required_model_file(manifest)
+        if self._needs_private_files:
+            require_private(found.path, name)
+        content = read_file(found.path, manifest, name)
+        if self._sandbox is not None:
+            self._sandbox.try_out(name, content, self._trust, (manifest, read_file(found.path, manifest, GOLDEN)))
+        return self._open(name, content)
 
-    def _open(self, content: bytes) -> Any:
+    def _open(self, name: str, content: bytes) -> Any:
         with warnings.catch_warnings():
             # scikit-learn warns of every estimator in a file of another version; check_libraries said it once.
             warnings.simplefilter("ignore")
-            return open_model(content, trusted=self._trust)
+            return open_estimator(name, content, self._trust)
 
 
 def engine_of(estimator: Any, signature: Signature) -> Engine:
@@ -197,8 +233,8 @@ def _golden(content: bytes, manifest: Manifest) -> Golden:
         raise ManifestInvalid(f"{where} does not fit the signature: {error!r:.200}") from error
 
 
-def _without(manifest: Manifest, outputs: list[str]) -> Manifest:
-    """The manifest without outputs that only the estimator computes.
+def _without(manifest: Manifest, outputs: list[str], why: str) -> Manifest:
+    """The manifest without outputs that only the estimator computes, where `why` says that there is none.
 
     Raises:
         EngineMissing: then nothing is left.
@@ -206,7 +242,7 @@ def _without(manifest: Manifest, outputs: list[str]) -> Manifest:
     if not outputs:
         return manifest
     kept = tuple(output for output in manifest.signature.outputs if output.name not in outputs)
-    reason = "only the estimator computes it, and model files are not opened (pickle: never)"
+    reason = f"only the estimator computes it, and {why}"
     if not kept:
         raise EngineMissing(f"version {manifest.version} of {manifest.name} has no compiled engine: {reason}")
     left_out = {**(manifest.signature.left_out or {}), **dict.fromkeys(outputs, reason)}
@@ -241,4 +277,5 @@ def _checked(
         rules=rules,
         dropped=(*manifest.dropped, *(drop for trial in trials for drop in trial.dropped)),
         close=close,
+        differences=tuple(other_libraries(manifest)),
     )

@@ -14,9 +14,10 @@ from service.core.contracts import Engine
 from service.core.errors import GoldenDisagrees, TandemError
 from service.core.rules import Fidelity
 from service.core.table import Table, copied, take
-from service.loading.engines import NOT_HERE, open_engine
+from service.loading.engines import CRASHING, NOT_HERE, open_engine
 from service.loading.golden import CLOSE_RTOL, EXACT_RTOL, Golden, answered, compare
-from service.repository.manifest import DroppedEngine, Manifest
+from service.loading.sandbox import Sandbox
+from service.repository.manifest import GOLDEN, DroppedEngine, EngineEntry, Manifest
 from service.scheduling.cost import CostCurve, measure
 from service.scheduling.routing import Option
 
@@ -44,18 +45,29 @@ class Trial:
 
 
 def open_compiled(
-    manifest: Manifest, files: Mapping[str, bytes], golden: Golden, fidelity: Fidelity
+    manifest: Manifest,
+    files: Mapping[str, bytes],
+    golden: Golden,
+    fidelity: Fidelity,
+    sandbox: Sandbox | None = None,
 ) -> Iterator[Trial]:
-    """The compiled engines of the manifest, for the outputs that they repeat on this host, too."""
+    """The compiled engines of the manifest, for the outputs that they repeat on this host, too.
+
+    `files` hold the golden rows as well. Engines whose library is known to crash go through the sandbox first.
+    """
+
+    def open_(entry: EngineEntry) -> Engine:
+        content = {name: files[name] for name in entry.files}
+        if sandbox is not None and entry.runtime in CRASHING:
+            sandbox.try_out_engine(entry, manifest, content, files[GOLDEN])
+        return open_engine(entry.runtime, content, manifest.signature, entry.options)
+
     for entry in manifest.engines:
         if entry.runtime in NOT_HERE:
             continue
-        content = {name: files[name] for name in entry.files}
         yield try_out(
             entry.name,
-            lambda entry=entry, content=content: open_engine(  # type: ignore[misc]
-                entry.runtime, content, manifest.signature, entry.options
-            ),
+            lambda entry=entry: open_(entry),  # type: ignore[misc]
             tuple(output for output in entry.agreement if fidelity == "close" or output in entry.exact),
             frozenset(entry.exact),
             manifest,

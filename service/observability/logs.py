@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 import orjson
 import structlog
+
+from service.observability.lines import Lines, standard_error
 
 LogFormat = Literal["json", "console"]
 
@@ -19,9 +22,16 @@ _SERVERS: Final = ("uvicorn", "uvicorn.error", "gunicorn.error", "_granian")
 # Without local variables: they hold the callers' rows, megabytes of them.
 _TRACEBACK: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 
+# Readers of logs cut or drop longer lines. A traceback takes more of it than anything else that is worth reading.
+TEXT: Final = 16_384
+# Characters that end a line, and those that terminals obey; the latter alone.
+_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_COMMANDS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
 _access = structlog.get_logger("tandem.access")
 # Where lines of answered requests go, past the processors above, which take ten times as long (38 µs each).
 _direct: logging.StreamHandler[Any] | None = None
+_lines: Lines | None = None
 
 
 def configure_logs(log_format: LogFormat, level: str) -> None:
@@ -34,16 +44,25 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: list[Any] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        [
+            structlog.processors.format_exc_info,
+            shortened,
+            escaped,
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            ),
+        ]
         if log_format == "console"
-        else [structlog.processors.ExceptionRenderer(_TRACEBACK), structlog.processors.JSONRenderer()]
+        else [structlog.processors.ExceptionRenderer(_TRACEBACK), shortened, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler()
+    global _lines
+    _lines = standard_error()
+    handler = logging.StreamHandler(_lines)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -64,19 +83,75 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
     logging.captureWarnings(True)
 
 
-def log_access(*, method: str, path: str, status: int, ms: float, request_id: str, error: BaseException | None) -> None:
-    """One line per request. A failure of ours (500) carries its traceback; any other its text."""
+def dropped_lines() -> int:
+    """Lines of this process that were lost because nobody took them."""
+    return _lines.dropped if _lines is not None else 0
+
+
+def shortened(logger: Any, method: str, fields: Any) -> Any:
+    """A processor: no text is longer than TEXT characters, wherever it stands. Libraries log whole bodies."""
+    return _shortened(fields)
+
+
+def _shortened(value: Any) -> Any:
+    match value:
+        case str():
+            return value if len(value) <= TEXT else f"{value[:TEXT]}… ({len(value)} characters)"
+        case dict():
+            return {key: _shortened(part) for key, part in value.items()}
+        case list() | tuple():
+            return [_shortened(part) for part in value]
+        case _:
+            return value
+
+
+def escaped(logger: Any, method: str, fields: Any) -> Any:
+    """A processor: no text of others ends a line for people, or tells their terminal what to do.
+
+    Tracebacks keep their lines.
+    """
+    return {
+        key: (_COMMANDS if key == "exception" else _CONTROLS).sub(_escape, value) if isinstance(value, str) else value
+        for key, value in fields.items()
+    }
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
+
+
+def log_access(
+    *,
+    method: str,
+    path: str,
+    status: int,
+    ms: float,
+    request_id: str,
+    error: BaseException | None,
+    caller: str | None = None,
+    trace_id: str | None = None,
+) -> None:
+    """One line per request. A failure of ours (500) carries its traceback; any other its text.
+
+    `caller` is the name of a key, never the key; `trace_id` that of the trace which the request belongs to.
+    """
     fields: dict[str, Any] = {
-        "method": method,
+        "method": method[:40],
         "path": path[:200],
         "status": status,
         "ms": round(ms, 3),
         "request_id": request_id,
     }
+    if caller is not None:
+        fields["caller"] = caller
+    if trace_id is not None:
+        fields["trace_id"] = trace_id
     if status == 500:
         _access.error("request", **fields, exc_info=error)
     elif error is not None:
-        _access.info("request", **fields, error=type(error).__name__, detail=str(error)[:300])
+        _access.info(
+            "request", **fields, error=type(error).__name__, detail=getattr(error, "for_log", str(error))[:300]
+        )
     elif _direct is None or not _write(_direct, fields):
         _access.info("request", **fields)
 

@@ -13,27 +13,38 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Final
 
+from service.core.callers import ANYBODY
 from service.core.contracts import Server
 from service.core.deadline import Deadline
 from service.core.errors import (
     DeadlinePassed,
     MethodNotAllowed,
     Overloaded,
+    ReplyTooLarge,
+    RequestError,
     RequestTooLarge,
+    Unavailable,
     UnknownRoute,
     UnreadableRequest,
     shorten,
 )
 from service.core.futures import settle
+from service.core.timing import Timing
+from service.guards.cors import cors_fields, is_preflight, preflight_fields
+from service.guards.guard import Guard
+from service.guards.hosts import require_host
+from service.guards.view import seen_by
 from service.protocols.coding import uncoded
+from service.protocols.framing import STRICT, Framing
 from service.protocols.http import HttpReply, HttpRequest
-from service.protocols.route import Dialect, Route, require_allowed, route_of
+from service.protocols.route import Dialect, Route, Scope, require_allowed, route_of
 from service.protocols.status import problem_reply
 
 # What a caller may choose as its request id: safe in a header and in a log line.
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:@=+/-]{1,128}", re.ASCII)
 
 TIMEOUT_HEADER: Final = "x-request-timeout-ms"
+TEXT: Final = "text/plain; charset=utf-8"
 # What the log says of a request whose caller did not wait for the answer (nginx's number for it).
 CLIENT_GONE: Final = 499
 
@@ -50,6 +61,9 @@ class Api:
         record: writes the access log.
         model_control: whoever reaches the service may change what it serves.
         dialects: those whose prefix decides how a path without a route is refused.
+        max_reply_bytes: larger answers are refused once they are written.
+        framing: the limits of URLs and headers.
+        guard: knows who may ask; without one everybody may.
     """
 
     def __init__(
@@ -61,27 +75,70 @@ class Api:
         record: Record,
         model_control: bool = False,
         dialects: Sequence[Dialect] = (),
+        guard: Guard | None = None,
+        max_reply_bytes: int = 2**31,
+        framing: Framing = STRICT,
     ) -> None:
         self.server = server
+        self.is_closing = False  # every answer is then the last of its connection
         self.max_body_bytes = max_body_bytes
         self.timeout_s = timeout_s
         self._record = record
+        # Requests that came and are not answered: what makes and ends them are single steps, which take no lock.
+        self.under_way: set[int] = set()
+        self._max_reply_bytes = max_reply_bytes
+        self._framing = framing
         self._model_control = model_control
+        self._guard = guard
         self._prefixes = [(dialect.prefix, dialect.problem) for dialect in dialects if dialect.prefix]
+
+    @property
+    def admission_may_wait(self) -> bool:
+        """Whether `admit` may ask another machine, for which an event loop should not wait."""
+        return self._guard is not None and self._guard.may_wait
+
+    def admit(self, methods: Mapping[str, Route], http: HttpRequest) -> HttpReply | None:
+        """Decides, before the body is read, whether `http` is to be answered: None, or else the reply.
+
+        It decides by the route that was found, and by nothing else that the request says of where it goes. Where
+        there is none (no `methods`, or not the one asked with), only who may ask learns so.
+        """
+        guard, route = self._guard, route_of(methods, http.method)
+        caller = ANYBODY
+        try:
+            if guard is not None:
+                require_host(http.headers.get("host"), guard.hosts)
+                http.told = cors_fields(http.headers, guard.origins) if guard.origins else {}
+                if guard.origins and is_preflight(http.method, http.headers, guard.origins):
+                    reply = HttpReply(200, b"", TEXT, preflight_fields(allowed_methods(methods)))
+                    return self._finish(http, reply, time.perf_counter(), None)
+                scope = None if route is None else route.scope
+                caller = guard.admit(scope, http.headers, http.peer, http.told)
+            if route is None:
+                raise MethodNotAllowed(http.method, allowed_methods(methods)) if methods else UnknownRoute
+            require_allowed(route.scope, model_control=self._model_control)
+        except Exception as error:
+            return self._refuse(http, error)
+        http.caller = caller
+        return None
 
     def answer(self, methods: Mapping[str, Route], http: HttpRequest) -> HttpReply | Future[HttpReply]:
         """The reply, or a future of it. Neither raises; the future holds a reply whatever happened."""
-        started = time.perf_counter()
+        started = http.started_at
+        if http.caller is None and (refused := self.admit(methods, http)) is not None:
+            return refused
         try:
             http.max_bytes = self.max_body_bytes
             http.deadline = self._deadline(http.headers.get(TIMEOUT_HEADER))
+            http.deadline.timing = Timing()
             route = route_of(methods, http.method)
             if route is None:
                 raise MethodNotAllowed(http.method, allowed_methods(methods))
-            require_allowed(route.scope, model_control=self._model_control)
+            if route.scope is not Scope.METRICS:  # a scrape would see itself
+                self.under_way.add(id(http))
             if "content-encoding" in http.headers:
                 http.body = uncoded(http.body, http.headers["content-encoding"], self.max_body_bytes)
-            reply = route.handler(self.server, http)
+            reply = route.handler(seen_by(self.server, http.caller), http)
         except Exception as error:
             return self._finish(http, _problem(http, error), started, error)
         if not isinstance(reply, Future):
@@ -89,6 +146,8 @@ class Api:
 
         def finish(done: Future[HttpReply]) -> HttpReply:
             error = done.exception()
+            if error is None and len(done.result().body) > self._max_reply_bytes:
+                error = ReplyTooLarge(len(done.result().body), self._max_reply_bytes)
             written = done.result() if error is None else _problem(http, error)
             return self._finish(http, written, started, error)
 
@@ -96,10 +155,25 @@ class Api:
 
     def not_found(self, http: HttpRequest) -> HttpReply:
         http.problem = next((write for prefix, write in self._prefixes if http.path.startswith(prefix)), None)
-        return self._refuse(http, UnknownRoute())
+        return self.admit({}, http) or self._refuse(http, UnknownRoute())
 
     def wrong_method(self, methods: Mapping[str, Route], http: HttpRequest) -> HttpReply:
-        return self._refuse(http, MethodNotAllowed(http.method, allowed_methods(methods)))
+        error = MethodNotAllowed(http.method, allowed_methods(methods))
+        return self.admit(methods, http) or self._refuse(http, error)
+
+    def misframed(self, http: HttpRequest, target_bytes: int, *, fields: int, version: str) -> HttpReply | None:
+        """A reply that ends the connection, where the request is not to be looked at; `Framing.check` says when."""
+        try:
+            self._framing.check(target_bytes, http.headers, fields=fields, version=version)
+        except RequestError as error:
+            reply = self._refuse(http, error)
+            reply.headers["connection"] = "close"
+            return reply
+        return None
+
+    def not_received(self, http: HttpRequest, error: RequestError) -> HttpReply:
+        """For a body that the web server gave up reading."""
+        return self._refuse(http, error)
 
     def too_large(self, http: HttpRequest) -> HttpReply:
         return self._refuse(http, RequestTooLarge(f"the body is larger than {self.max_body_bytes} bytes"))
@@ -115,10 +189,15 @@ class Api:
     def overloaded(self, http: HttpRequest) -> HttpReply:
         return self._refuse(http, Overloaded("every thread that may wait for predictions does"))
 
+    def stopped(self, http: HttpRequest) -> HttpReply:
+        """The service ends before the answer is there; what is not computed yet never will be."""
+        http.deadline.cancel()
+        return self._refuse(http, Unavailable("the service is stopping"))
+
     def gone(self, http: HttpRequest) -> None:
         """The caller hung up: what is not computed yet never will be."""
         http.deadline.cancel()
-        self._finish(http, HttpReply(CLIENT_GONE, b""), time.perf_counter(), None)
+        self._finish(http, HttpReply(CLIENT_GONE, b""), http.started_at, None)
 
     def _deadline(self, asked_ms: str | None) -> Deadline:
         """By when to answer. A caller may ask for less than the service allows, not for more."""
@@ -129,14 +208,21 @@ class Api:
         return Deadline.after(min(int(asked_ms) / 1000, self.timeout_s))
 
     def _refuse(self, http: HttpRequest, error: Exception) -> HttpReply:
-        return self._finish(http, _problem(http, error), time.perf_counter(), error)
+        return self._finish(http, _problem(http, error), http.started_at, error)
 
     def _finish(self, http: HttpRequest, reply: HttpReply, started: float, error: BaseException | None) -> HttpReply:
         reply.headers["x-request-id"] = http.request_id
         reply.headers.setdefault("cache-control", "no-store")
         reply.headers["x-content-type-options"] = "nosniff"
+        if self.is_closing:
+            reply.headers["connection"] = "close"
+        if http.told:
+            if "vary" in http.told and "vary" in reply.headers:
+                http.told["vary"] += f", {reply.headers['vary']}"
+            reply.headers |= http.told
         if not http.answered:  # else it comes after the deadline, and nobody waits for it
             http.answered = True
+            self.under_way.discard(id(http))
             self._record(http, reply, time.perf_counter() - started, error)
         return reply
 

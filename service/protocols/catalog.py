@@ -18,6 +18,7 @@ def list_models(server: Server, http: HttpRequest) -> HttpReply:
             "state": model.state,
             "version": model.served,
             **({"reasons": {str(v): text for v, text in model.reasons.items()}} if model.reasons else {}),
+            **({"codes": {str(v): code for v, code in model.codes.items()}} if model.codes else {}),
             **_aliases(model.name),
         }
         for model in server.models()

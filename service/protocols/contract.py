@@ -71,21 +71,26 @@ def request_types(name: str, signature: Signature) -> list[type[BaseModel]]:
     names: Any = Literal.__getitem__(signature.output_names)
     outputs = {"outputs": (Annotated[list[names], Field(min_length=1)] | None, None)}
     fields = _by_alias(signature, cells)
-    instances: Any = Union[list[_model(f"{name}-Row", fields)], list[_row_type(cells)]]  # type: ignore[misc]
+    instances: Any = Union[_some(_model(f"{name}-Row", fields)), _some(_row_type(cells))]
     if signature.container is Container.SERIES:
-        instances = Union[instances, list[cells[0]]]  # type: ignore[valid-type]
+        instances = Union[instances, _some(cells[0])]
     table = _model(
         f"{name}-Table",
-        _by_alias(signature, [Annotated[list[cell], Field(min_length=1)] for cell in cells]),  # type: ignore[valid-type]
+        _by_alias(signature, [_some(cell) for cell in cells]),
         {"same_length": model_validator(mode="after")(_same_length)},
     )
     forms = [
-        _model(f"{name}-Instances", {"instances": (Annotated[instances, Field(min_length=1)], ...), **outputs}),
+        _model(f"{name}-Instances", {"instances": (instances, ...), **outputs}),
         _model(f"{name}-Columns", {"columns": (table, ...), **outputs}),
     ]
     if has_record_form(signature):
         forms.insert(0, _model(f"{name}-Record", {**fields, **outputs}))
     return forms
+
+
+def _some(kind: Any) -> Any:
+    """A list of at least one. (Of a union of lists, JSON Schema would be told the length that texts have.)"""
+    return Annotated[list[kind], Field(min_length=1)]
 
 
 def cell_type(column: Column) -> Any:

@@ -67,6 +67,6 @@ def _read(name: str) -> bytes:
 
 
 ROUTES = (
-    Route("GET", "/docs", page, Scope.PUBLIC, "This page"),
-    Route("GET", "/docs/{file}", asset, Scope.PUBLIC, "A file of the page"),
+    Route("GET", "/docs", page, Scope.PREDICT, "This page"),
+    Route("GET", "/docs/{file}", asset, Scope.PREDICT, "A file of the page"),
 )

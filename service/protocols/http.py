@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from time import perf_counter
 from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import orjson
 
+from service.core.callers import Caller
 from service.core.deadline import NEVER, Deadline
 
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
+
+# The template and the dialect of a request that no route answers.
+NONE: Final = "none"
 
 
 @dataclass(slots=True)
@@ -23,7 +28,9 @@ class HttpRequest:
     `answered` is set with the reply that goes out, so that a later one is not counted too. `may_block` says
     that whoever asks has a thread to itself, and would only wait on it. `problem` writes what goes wrong as
     the dialect of the route has it; None is the native one. `max_bytes` is what the body may take, and what is
-    packed in it once it is unpacked.
+    packed in it once it is unpacked. `peer` is the address of the other end. `caller` is who asks, once they were
+    let in; `told` are fields that the reply has whatever it says. `template` and `dialect` are of the route that
+    answers it, if any does; `started_at` is in seconds of `perf_counter`.
     """
 
     method: str
@@ -38,6 +45,12 @@ class HttpRequest:
     answered: bool = False
     problem: Problem | None = None
     max_bytes: int = 2**31
+    peer: str = ""
+    caller: Caller | None = None
+    told: dict[str, str] | None = None
+    template: str = NONE
+    dialect: str = NONE
+    started_at: float = field(default_factory=perf_counter)
 
 
 @dataclass(slots=True)

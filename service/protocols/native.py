@@ -170,10 +170,11 @@ def decode_records(records: list[dict[str, Any]], signature: Signature, *, exact
     known = frozenset(signature.names)
     problems = Problems()
     if not all(record.keys() <= known for record in records):
+        wanted = known_columns(signature)
         for index, record in enumerate(records):
             for key in record:
                 if key not in known:
-                    problems.add(index, key[:60], known_columns(signature), shorten(key))
+                    problems.add(index, key[:60], wanted, shorten(key))
     columns = ([record.get(name, ABSENT) for record in records] for name in signature.names)
     return _assemble(columns, signature, exact, problems)
 
@@ -191,10 +192,10 @@ def decode_columns(columns: Any, signature: Signature, *, exact: bool = False) -
     problems = Problems()
     lengths = {name: len(values) for name, values in columns.items() if isinstance(values, list)}
     rows = max(lengths.values(), default=0)
-    known = frozenset(signature.names)
+    known, wanted = frozenset(signature.names), known_columns(signature)
     for name, values in columns.items():
         if name not in known:
-            problems.add(None, name[:60], known_columns(signature), shorten(name))
+            problems.add(None, name[:60], wanted, shorten(name))
         elif lengths.get(name) != rows or rows == 0:
             problems.add(None, name, f"a list of {max(rows, 1)} values, as in the other columns", shorten(values))
     for column in signature.columns:

@@ -15,11 +15,19 @@ from service.protocols.columnar.formats import FORMS
 from service.protocols.contract import reply_types, request_types
 from service.protocols.http import PROBLEM
 from service.protocols.native import has_record_form
-from service.protocols.route import NATIVE, Route, Scope
+from service.protocols.route import NATIVE, Route
 from service.protocols.status import ProblemDetails
 
 _REF: Final = "#/components/schemas/{model}"
+# Whatever is asked, where the service knows its callers.
+_NOT_ADMITTED: Final = {
+    "401": "No key came, or none that is known",
+    "403": "The key is not for that",
+    "421": "The service does not answer for this Host",
+    "429": "This caller asks too often",
+}
 _REFUSALS: Final = {
+    **_NOT_ADMITTED,
     "400": "The body is not what its Content-Type says",
     "404": "Unknown model, version or label",
     "406": "Accept names no form that answers have",
@@ -29,6 +37,7 @@ _REFUSALS: Final = {
     "503": "Models are being loaded, or the service is stopping",
     "504": "No answer within the deadline",
 }
+_FIGURES: Final = {"description": "Text, or OpenMetrics", "content": {"text/plain": {"schema": {"type": "string"}}}}
 # Tables and arrays, whose columns are those of the JSON; what they look like, their own formats say.
 _COLUMNAR: Final[dict[str, Any]] = {form.media_types[0]: {} for form in FORMS}
 _ABOUT: Final = (
@@ -103,7 +112,7 @@ def _operation(route: Route) -> dict[str, Any]:
     if route.dialect is not NATIVE:
         return _spoken(route)
     operation: dict[str, Any] = {
-        "tags": ["models" if route.scope is Scope.PREDICT else "service"],
+        "tags": ["models" if route.path.startswith(("/models", "/predict")) else "service"],
         "parameters": _path_parameters(route),
     }
     if route.method == "POST":
@@ -114,9 +123,9 @@ def _operation(route: Route) -> dict[str, Any]:
         }
         answer, refusals = _answer({"type": "object"}), _refusals(_REFUSALS)
     else:
-        answer = _content("The answer", {"type": "object"})
+        answer = _content("The answer", {"type": "object"}) if route.path != "/metrics" else _FIGURES
         codes = [code for code in ("404", "503") if code in _expected_codes(route)]
-        refusals = _refusals({code: _REFUSALS[code] for code in codes})
+        refusals = _refusals({code: _REFUSALS[code] for code in [*_NOT_ADMITTED, *codes]})
     operation["responses"] = {"200": answer, **refusals}
     return operation
 
@@ -132,7 +141,7 @@ def _spoken(route: Route) -> dict[str, Any]:
     """An operation of another dialect, whose own specification says what its bodies hold."""
     operation: dict[str, Any] = {"tags": [route.dialect.name], "parameters": _path_parameters(route)}
     if route.method in ("POST", "PUT"):
-        operation["requestBody"] = {"content": {"*/*": {"schema": {}}}}
+        operation["requestBody"] = {"required": True, "content": {"*/*": {"schema": {}}}}
     answers = {"200": "The answer", "default": "Why there is none, as this protocol says it"}
     operation["responses"] = {code: {"description": text} for code, text in answers.items()}
     return operation

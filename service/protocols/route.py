@@ -5,21 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
+from service.core.callers import Scope as Scope
 from service.core.contracts import Server
 from service.core.errors import NotAllowed
 from service.protocols.http import HttpReply, HttpRequest, Problem
 from service.protocols.status import problem_reply
-
-
-class Scope(StrEnum):
-    """What a caller must be allowed to do. Every route names one, so that none is left open by accident."""
-
-    PUBLIC = "public"
-    PREDICT = "predict"
-    ADMIN = "admin"  # changes what is served
 
 
 def require_allowed(scope: Scope, *, model_control: bool) -> None:
@@ -62,7 +54,7 @@ def route_of(methods: Mapping[str, Route], method: str) -> Route | None:
     return methods.get("GET" if method == "HEAD" else method)
 
 
-def problem_of(methods: Mapping[str, Route], method: str) -> Problem:
-    """How errors are written at a path, whether or not it takes this method."""
-    route = route_of(methods, method) or next(iter(methods.values()))
-    return route.dialect.problem
+def place(http: HttpRequest, methods: Mapping[str, Route]) -> None:
+    """Note on a request which route it is for, whether or not that takes its method."""
+    route = route_of(methods, http.method) or next(iter(methods.values()))
+    http.problem, http.template, http.dialect = route.dialect.problem, route.path, route.dialect.name

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from service.core.contracts import Server
-from service.protocols import catalog, docs, model_control, openapi, predict
+from service.protocols import catalog, docs, metrics, model_control, openapi, predict
 from service.protocols.http import HttpReply, HttpRequest, json_reply
 from service.protocols.platforms import invocations, mlflow, sagemaker, torchserve, vertex
 from service.protocols.route import Dialect, Route, Scope
@@ -53,7 +53,8 @@ def _table(dialects: tuple[str, ...], chosen: tuple[Route, ...]) -> tuple[Route,
         *chosen,
         *predict.ROUTES,
         *catalog.ROUTES,
-        Route("GET", "/openapi.json", openapi_document, Scope.PUBLIC, "This document"),
+        *metrics.ROUTES,
+        Route("GET", "/openapi.json", openapi_document, Scope.PREDICT, "This document"),
         *docs.ROUTES,
         *spoken,
     ):

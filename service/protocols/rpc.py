@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
+from service.core.callers import Caller
 from service.core.contracts import Server
 from service.core.deadline import Deadline
 from service.protocols.protos import pool
@@ -19,11 +20,15 @@ from service.protocols.route import Scope
 
 @dataclass(slots=True)
 class Call:
-    """One call under way. Names in `metadata` are lower-case, as gRPC has them."""
+    """One call under way. Names in `metadata` are lower-case, as gRPC has them; repeated ones are joined by commas.
+    `peer` is the address of the other end. `caller` is who asks, once they were let in.
+    """
 
     deadline: Deadline
     request_id: str
     metadata: Mapping[str, str]
+    peer: str = ""
+    caller: Caller | None = None
 
 
 class Kind(Enum):

@@ -18,9 +18,16 @@ STATUS: Final[tuple[tuple[type[TandemError], int, str], ...]] = (
     (errors.UnsupportedCoding, 415, "unsupported-coding"),
     (errors.UnsupportedMediaType, 415, "unsupported-media-type"),
     (errors.NotAcceptable, 406, "not-acceptable"),
+    (errors.Unauthenticated, 401, "unauthenticated"),
     (errors.NotAllowed, 403, "not-allowed"),
+    (errors.WrongHost, 421, "wrong-host"),
+    (errors.RateLimited, 429, "rate-limited"),
     (errors.NotOffered, 501, "not-offered"),
+    (errors.ReplyTooLarge, 413, "reply-too-large"),
+    (errors.NotReceived, 408, "not-received"),
     (errors.RequestTooLarge, 413, "request-too-large"),
+    (errors.TargetTooLong, 414, "url-too-long"),
+    (errors.HeadersTooLarge, 431, "headers-too-large"),
     (errors.UnknownRoute, 404, "unknown-route"),
     (errors.UnknownModel, 404, "unknown-model"),
     (errors.UnknownVersion, 404, "unknown-version"),
@@ -83,7 +90,9 @@ def refusal_of(error: BaseException) -> Refusal:
     headers: dict[str, str] = {}
     if isinstance(known, errors.MethodNotAllowed):
         headers["allow"] = ", ".join(known.allowed)
-    if isinstance(known, errors.Unavailable):
+    if isinstance(known, errors.Unauthenticated):
+        headers["www-authenticate"] = "Bearer"
+    if isinstance(known, errors.Unavailable | errors.RateLimited):
         headers["retry-after"] = str(known.retry_after_s)
     if isinstance(known, errors.UnsupportedCoding):
         headers["accept-encoding"] = "gzip, deflate"

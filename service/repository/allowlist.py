@@ -18,6 +18,8 @@ from collections.abc import Collection, Iterable
 from importlib.resources import files
 from typing import Final
 
+from service.core.errors import EstimatorUnusable
+
 
 def _names(prefix: str, names: str) -> frozenset[str]:
     return frozenset(f"{prefix}.{name}" for name in names.split())
@@ -107,7 +109,7 @@ _SKLEARN = frozenset(files(__package__).joinpath("sklearn_names.txt").read_text(
 ALLOWED: Final = _PYTHON | _NUMPY | _SCIPY | _PANDAS | _BOOSTERS | _SKLEARN
 
 
-def refused_names(names: Iterable[str], trusted: Collection[str]) -> list[str]:
+def refused_names(names: Iterable[str], trusted: Collection[str], *, allowed: Collection[str] = ALLOWED) -> list[str]:
     """The `names` that are neither allowed nor trusted, sorted.
 
     `trusted` holds exact names and "package.*", which stands for the package and all below it.
@@ -121,8 +123,17 @@ def refused_names(names: Iterable[str], trusted: Collection[str]) -> list[str]:
     return sorted(
         name
         for name in set(names)
-        if name not in ALLOWED and name not in exact and (":" in name or not name.startswith(prefixes))
+        if name not in allowed and name not in exact and (":" in name or not name.startswith(prefixes))
     )
+
+
+def check_importable(names: Iterable[str]) -> None:
+    """Raises EstimatorUnusable where one of `names` is of a script or notebook, which no server can import."""
+    if homeless := [name for name in names if name.startswith(("__main__.", "__main__:"))]:
+        raise EstimatorUnusable(
+            f"the model uses {', '.join(homeless)}, defined in a script or notebook; "
+            "move it to a module that the server can import"
+        )
 
 
 def _prefix(entry: str) -> str:

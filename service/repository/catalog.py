@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from service.core.errors import (
     AlreadyLoaded,
+    RollbackRefused,
     TandemError,
     Unavailable,
     UnknownLabel,
@@ -16,9 +17,10 @@ from service.core.errors import (
 )
 from service.core.messages import UNLOADED, ModelSummary, Target
 from service.repository.control import NO_ORDER, Order, Orders
+from service.repository.floors import Floors
 from service.repository.policy import served_version, wanted_versions
 from service.repository.sources import Found, Snapshot, Source
-from service.repository.versions import Lease, Loaded, State, Version
+from service.repository.versions import Lease, Loaded, State, Version, code_of
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ class Catalog:
             holds up no request.
         keep: how many of the newest versions of a model stay live.
         orders: what was asked to be loaded anew or let go, by callers of this process or of another one.
+        floors: with them a version below the highest that ever was live is served only where a label points at it.
     """
 
     def __init__(
@@ -41,12 +44,14 @@ class Catalog:
         keep: int,
         default_model: str | None = None,
         orders: Orders | None = None,
+        floors: Floors | None = None,
     ) -> None:
         self._source = source
         self._load = load
         self._keep = keep
         self._default_model = default_model
         self._orders = orders or Orders()
+        self._floors = floors
         self._lock = threading.Lock()
         self._versions: dict[str, dict[int, Version]] = {}
         self._failed: dict[str, dict[int, Version]] = {}
@@ -86,8 +91,8 @@ class Catalog:
             if self._versions.get(name):
                 raise AlreadyLoaded(name)
         self._order(name, wanted=True)
-        number = served_version(self._snapshot.versions[name], self._labels_of(name))
-        self._require(name, number)
+        present = self._snapshot.versions[name]
+        self._require(name, served_version(present, self._labels_of(name), self._floor_of(name)) or max(present))
 
     def unload(self, name: str) -> bool:
         """Let go of model `name`, and of every version of it that comes, until somebody loads it.
@@ -140,7 +145,7 @@ class Catalog:
             self._given = given
         self._follow(name)
 
-    def _require(self, name: str, number: int | None) -> None:
+    def _require(self, name: str, number: int) -> None:
         with self._lock:
             failed = self._failed.get(name, {})
             if number in failed:
@@ -152,21 +157,55 @@ class Catalog:
         """Make what is live of a model what should be."""
         order = self._given.get(name, NO_ORDER)
         present = self._snapshot.versions.get(name, {}) if order.wanted else {}
+        skipped = self._snapshot.skipped.get(name, {}) if order.wanted else {}
         labels = self._labels_of(name)
         # A failure changes what is wanted: the next older version may have to come instead.
         while True:
+            floor = self._floor_of(name)
             with self._lock:
                 live = self._versions.setdefault(name, {})
                 failed = self._failed.setdefault(name, {})
                 for number in [n for n, v in failed.items() if not v.is_of(present.get(n), order)]:
                     del failed[number]  # gone, another file now, or ordered anew: it may be tried again
+                is_rollback = self._refuse_rollback(present, labels, floor, order, failed)
+                # What cannot be looked at any more, or must not be replaced by what is there, serves on from memory.
+                kept = live.keys() if is_rollback else live.keys() & skipped.keys()
                 # A version whose files went bad while it was live serves on from memory.
-                wanted = wanted_versions(present, labels, failed.keys() - live.keys(), self._keep)
-                current = {n for n, v in (live | failed).items() if v.is_of(present.get(n), order)}
+                wanted = wanted_versions(present, labels, failed.keys() - live.keys(), self._keep, floor) | kept
+                current = {n for n, v in (live | failed).items() if n in kept or v.is_of(present.get(n), order)}
                 if not (missing := wanted - current):
                     self._retire(name, live, wanted)
                     return
             self._bring_in(present[max(missing)], order)
+
+    def _refuse_rollback(
+        self,
+        present: Mapping[int, Found],
+        labels: Mapping[str, int],
+        floor: int,
+        order: Order,
+        failed: dict[int, Version],
+    ) -> bool:
+        """Whether the newest version is one that was replaced, and nobody said that it should come back."""
+        newest = max(present, default=floor)
+        if newest >= floor or newest in labels.values():
+            for number in [n for n, v in failed.items() if v.code == RollbackRefused.code]:
+                del failed[number]
+            return False
+        if newest not in failed:
+            failed[newest] = Version(present[newest], order)
+            failed[newest].fail(
+                RollbackRefused(
+                    f"version {newest} is older than version {floor}, which was served before. If that is meant: "
+                    f"tandem promote {present[newest].name} {newest}, or --allow-rollback"
+                )
+            )
+            self._tell(failed[newest])
+        return True
+
+    def _tell(self, failed: Version) -> None:
+        found = failed.found
+        _log.error("version %d of %s is not served (%s): %s", found.version, found.name, failed.code, failed.reason)
 
     def _bring_in(self, found: Found, order: Order) -> None:
         """Load one version beside whatever serves now, and put it in its place if it is good."""
@@ -174,9 +213,8 @@ class Catalog:
         try:
             loaded = self._load(found)
         except (Exception, SystemExit) as error:  # code in a model may call sys.exit
-            version.move(State.FAILED)
-            version.reason = str(error) if isinstance(error, TandemError) else f"{type(error).__name__}: {error}"
-            _log.error("version %d of %s is not served: %s", found.version, found.name, version.reason)
+            version.fail(error)
+            self._tell(version)
             with self._lock:
                 self._failed[found.name][found.version] = version
             return
@@ -188,6 +226,8 @@ class Catalog:
             live[found.version] = version
             if before is not None:
                 self._drain(before)
+        if self._floors is not None:
+            self._floors.lift(found.name, found.version)
         _log.info("version %d of %s is live", found.version, found.name)
 
     def _retire(self, name: str, live: dict[int, Version], wanted: set[int]) -> None:
@@ -242,7 +282,7 @@ class Catalog:
                     raise UnknownLabel(name, [label for label, v in labels.items() if v in live])
                 number = labels[target.label]
             else:
-                number = served_version(live, labels) or max(live)
+                number = self._served_of(name, live)
             version = live[number]
             assert version.loaded is not None
             version.leases += 1
@@ -267,7 +307,7 @@ class Catalog:
     def _why_nothing(self, name: str | None) -> TandemError:
         if not self._first_poll_done:
             return Unavailable("models are being loaded")
-        if name is not None and self._failed.get(name):
+        if name is not None and (self._failed.get(name) or self._snapshot.skipped.get(name)):
             return Unavailable(f"no version of model {name!r} could be loaded", retry_after_s=10)
         if name is not None and self._is_unloaded(name):
             return UnknownModel(f"model {name!r} is unloaded; it answers again once it is loaded")
@@ -275,6 +315,15 @@ class Catalog:
 
     def _is_unloaded(self, name: str) -> bool:
         return name in self._snapshot.versions and not self._given.get(name, NO_ORDER).wanted
+
+    def _served_of(self, name: str, live: Mapping[int, Version]) -> int:
+        number = served_version(live, self._labels_of(name), self._floor_of(name))
+        if number is None:
+            raise Unavailable(f"model {name!r} answers by version or label only: what is left is older than it was")
+        return number
+
+    def _floor_of(self, name: str) -> int:
+        return self._floors.of(name) if self._floors is not None else 0
 
     def _labels_of(self, name: str) -> Mapping[str, int]:
         return self._snapshot.labels.get(name, {})
@@ -289,28 +338,31 @@ class Catalog:
     def summaries(self) -> list[ModelSummary]:
         with self._lock:
             unloaded = filter(self._is_unloaded, self._snapshot.versions)
-            known = {*filter(self._is_known, {*self._versions, *self._failed}), *unloaded}
+            known = {*filter(self._is_known, {*self._versions, *self._failed, *self._snapshot.skipped}), *unloaded}
             return [self._summary(name) for name in sorted(known)]
 
     def _is_known(self, name: str) -> bool:
         """A name may stand there empty for a moment, while its first version is being loaded."""
-        return bool(self._versions.get(name) or self._failed.get(name))
+        return bool(self._versions.get(name) or self._failed.get(name) or self._snapshot.skipped.get(name))
 
     def _summary(self, name: str) -> ModelSummary:
         live = self._versions.get(name, {})
         failed = self._failed.get(name, {})
         labels = dict(self._labels_of(name))
-        reasons = {number: version.reason or "" for number, version in sorted(failed.items())}
+        skipped = self._snapshot.skipped.get(name, {})
+        reasons = {n: str(error) for n, error in skipped.items()} | {n: v.reason or "" for n, v in failed.items()}
+        codes = {n: code_of(error) for n, error in skipped.items()} | {n: v.code or "" for n, v in failed.items()}
         state: str = State.LIVE if live else State.FAILED
         if not live and self._is_unloaded(name):
-            state, reasons = UNLOADED, dict.fromkeys(self._snapshot.versions[name], UNLOADED)
+            state, reasons, codes = UNLOADED, dict.fromkeys(self._snapshot.versions[name], UNLOADED), {}
         return ModelSummary(
             name=name,
             versions=tuple(sorted(live)),
             labels=labels,
             state=state,
-            served=served_version(live, labels),
-            reasons=reasons,
+            served=served_version(live, labels, self._floor_of(name)),
+            reasons=dict(sorted(reasons.items())),
+            codes=dict(sorted(codes.items())),
         )
 
     def details(self, name: str) -> tuple[ModelSummary, Loaded | None]:
@@ -326,8 +378,7 @@ class Catalog:
         """The served version of each model, by name."""
         with self._lock:
             chosen = [
-                live[served_version(live, self._labels_of(name)) or max(live)]
+                live.get(served_version(live, self._labels_of(name), self._floor_of(name)) or 0)
                 for name, live in sorted(self._versions.items())
-                if live
             ]
-            return [version.loaded for version in chosen if version.loaded is not None]
+            return [version.loaded for version in chosen if version is not None and version.loaded is not None]

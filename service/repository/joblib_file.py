@@ -58,6 +58,8 @@ def decompressed(data: bytes, *, max_bytes: int = MAX_BYTES) -> bytes:
     """
     if data.startswith(b"ZF"):
         raise ModelFileUnreadable("the model file was written by joblib before 0.10; save the model again")
+    if data.startswith(b"PK\x03\x04"):
+        raise ModelFileUnreadable("the model file is a zip archive, not a joblib file (skops writes such archives)")
     magic = next((magic for magic in _DECOMPRESSORS if data.startswith(magic)), None)
     if magic is None:
         return data

@@ -10,9 +10,9 @@ from uuid import uuid4
 
 from service.core.errors import ManifestInvalid, NameInvalid
 from service.core.names import check_name
-from service.repository.manifest import MANIFEST
+from service.repository.manifest import LABELS, MANIFEST
+from service.repository.reading import read_small
 
-LABELS: Final = "labels.json"
 # The label that a request without version or label follows, where it is set.
 STABLE: Final = "stable"
 
@@ -21,10 +21,10 @@ def read_labels(folder: Path) -> dict[str, int]:
     """The labels of the model in `folder`; no file sets none.
 
     Raises:
-        ManifestInvalid: the file is there but holds no labels.
+        ManifestInvalid, FileUnsafe: the file is there but holds no labels.
     """
     try:
-        content = json.loads((folder / LABELS).read_bytes())
+        content = json.loads(read_small(folder / LABELS, f"{folder.name}/{LABELS}"))
     except FileNotFoundError:
         return {}
     except (ValueError, RecursionError) as error:

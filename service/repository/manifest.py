@@ -6,22 +6,40 @@ It is written last, so a version without one does not exist.
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import platform
+from collections import Counter
 from collections.abc import Collection
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service import __version__
-from service.core.errors import DigestMismatch, LibraryMismatch, ManifestInvalid
+from service.core.errors import (
+    DigestMismatch,
+    FileMissing,
+    FileUnlisted,
+    LibraryMismatch,
+    ManifestInvalid,
+    ManifestMissing,
+    ManifestOfAnother,
+)
+from service.core.names import check_model_name
 from service.core.signature import Signature
+from service.repository.reading import opened, read_small
+from service.repository.room import require_room
 
 MANIFEST: Final = "manifest.json"
+SIGNATURE: Final = "manifest.sig"
+LABELS: Final = "labels.json"
 MODEL: Final = "model.joblib"
 GOLDEN: Final = "golden.json"
+
+_PIECE_BYTES: Final = 1024 * 1024
 
 # Libraries whose version can change what a fitted estimator is or answers.
 LIBRARIES: Final = ("scikit-learn", "numpy", "scipy", "pandas", "joblib", "xgboost", "lightgbm")
@@ -106,24 +124,53 @@ def file_entry(content: bytes) -> FileEntry:
 
 
 def read_manifest(folder: Path, name: str, number: int) -> Manifest:
-    """The manifest in `folder`.
+    """The manifest in `folder`, whoever made it; `signing.read_signed_manifest` asks who.
 
     Raises:
-        ManifestInvalid: absent, unreadable, or of another name or version.
+        ManifestInvalid, FileUnsafe: absent, unreadable, or of another name or version.
+        NameReserved: a model of that name cannot be served.
     """
+    return parse_manifest(read_manifest_bytes(folder, name, number), name, number)
+
+
+def read_manifest_bytes(folder: Path, name: str, number: int) -> bytes:
+    """Raises ManifestInvalid, FileUnsafe: absent, or it cannot be read."""
+    where = f"{name}/{number}/{MANIFEST}"
     try:
-        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+        return read_small(folder / MANIFEST, where)
+    except FileNotFoundError as error:
+        raise ManifestMissing(f"{where} cannot be read: {error.strerror}") from error
     except OSError as error:
-        raise ManifestInvalid(f"{name}/{number}/{MANIFEST} cannot be read: {error.strerror}") from error
+        raise ManifestInvalid(f"{where} cannot be read: {error.strerror}") from error
+
+
+def parse_manifest(content: bytes, name: str, number: int) -> Manifest:
+    """Raises: see `read_manifest`."""
+    where = f"{name}/{number}/{MANIFEST}"
+    try:
+        json.loads(content, object_pairs_hook=_each_once)
+        manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "as a whole"
-        raise ManifestInvalid(f"{name}/{number}/{MANIFEST}: {place}: {first['msg']}") from None
+        raise ManifestInvalid(f"{where}: {place}: {first['msg']}") from None
+    except (ValueError, RecursionError) as error:
+        raise ManifestInvalid(f"{where}: as a whole: Invalid JSON: {error}") from None
     if (manifest.name, manifest.version) != (name, number):
-        raise ManifestInvalid(f"{name}/{number}/{MANIFEST} is that of version {manifest.version} of {manifest.name!r}")
+        raise ManifestOfAnother(f"{where} is that of version {manifest.version} of {manifest.name!r}")
+    check_model_name(name)
     if manifest.format != 1:
-        raise ManifestInvalid(f"{name}/{number}/{MANIFEST} has format {manifest.format}; this service reads 1")
+        raise ManifestInvalid(f"{where} has format {manifest.format}; this service reads 1")
     return manifest
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Readers of JSON differ in which of two equal keys counts, so that one could be checked and another used."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"it has the key {twice[:100]!r} twice")
+    return found
 
 
 def check_files(folder: Path, manifest: Manifest, keep: Collection[str]) -> dict[str, bytes]:
@@ -132,15 +179,24 @@ def check_files(folder: Path, manifest: Manifest, keep: Collection[str]) -> dict
     The others are hashed a piece at a time, and not kept.
 
     Raises:
-        DigestMismatch: a file is missing, or is not the one that was exported.
+        ManifestInvalid: it does not list a file of `keep`.
+        DigestMismatch: a file is missing, is not the one that was exported, or was not exported at all.
+        FileUnsafe: what is there is no regular file.
+        OutOfMemory: a file of `keep` does not fit into the memory that is left.
     """
+    where = f"{manifest.name}/{manifest.version}"
+    if missing := sorted(set(keep) - manifest.files.keys()):
+        raise ManifestInvalid(f"{where}/{MANIFEST} does not list {missing[0]}")
+    ours = {MANIFEST, SIGNATURE, LABELS, *manifest.files}
+    if more := sorted(entry for entry in os.listdir(folder) if entry not in ours):
+        raise FileUnlisted(f"{where}/{more[0]} is not listed in the manifest")
     return {
         name: content for name in manifest.files if (content := _read(folder, manifest, name, name in keep)) is not None
     }
 
 
 def read_file(folder: Path, manifest: Manifest, name: str) -> bytes:
-    """One file of the version. Raises DigestMismatch where it is not the one that was exported."""
+    """One file of the version. Raises as `check_files` does."""
     content = _read(folder, manifest, name, keep=True)
     assert content is not None
     return content
@@ -148,20 +204,40 @@ def read_file(folder: Path, manifest: Manifest, name: str) -> bytes:
 
 def _read(folder: Path, manifest: Manifest, name: str, keep: bool) -> bytes | None:
     where = f"{manifest.name}/{manifest.version}/{name}"
-    if name not in manifest.files:
+    entry = manifest.files.get(name)
+    if entry is None:
         raise DigestMismatch(f"{where} is not listed in the manifest")
-    if Path(name).name != name:
+    if Path(name).name != name or name == "..":
         raise DigestMismatch(f"{where}: a file's name has no folder in it")
     try:
-        with (folder / name).open("rb") as file:
-            content = file.read() if keep else None
-            sha256 = digest(content) if content is not None else hashlib.file_digest(file, "sha256").hexdigest()
-            size = file.tell()
+        with opened(folder / name, where) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != entry.bytes:  # said before anything is read: it may be much larger
+                raise DigestMismatch(
+                    f"{where} is not the file that was exported: it has {size} bytes, and had {entry.bytes}"
+                )
+            if keep:
+                require_room(size, where)
+            content, sha256 = _hashed(file, entry.bytes, keep)
+    except FileNotFoundError as error:
+        raise FileMissing(f"{where} cannot be read: {error.strerror}") from error
     except OSError as error:
         raise DigestMismatch(f"{where} cannot be read: {error.strerror}") from error
-    if FileEntry(sha256=sha256, bytes=size) != manifest.files[name]:
+    if sha256 != entry.sha256:
         raise DigestMismatch(f"{where} is not the file that was exported: its sha256 differs")
     return content
+
+
+def _hashed(file: BinaryIO, size: int, keep: bool) -> tuple[bytes | None, str]:
+    """At most `size` bytes of `file`, if they are to be kept, and their SHA-256."""
+    if keep:
+        content = file.read(size)
+        return content, digest(content)
+    sha256, left = hashlib.sha256(), size
+    while piece := file.read(min(left, _PIECE_BYTES)):
+        sha256.update(piece)
+        left -= len(piece)
+    return None, sha256.hexdigest()
 
 
 def digest(content: bytes) -> str:
@@ -189,6 +265,18 @@ def _version_of(distribution: str, name: str) -> dict[str, str]:
         return {name: version(distribution)}
     except PackageNotFoundError:
         return {}
+
+
+def other_libraries(manifest: Manifest) -> list[str]:
+    """What differs here, in words: any version of scikit-learn, minor ones of Python and the other libraries."""
+    ours = installed_libraries()
+    pairs = {"python": (manifest.python, python_version())}
+    pairs |= {name: (theirs, ours[name]) for name, theirs in manifest.libraries.items() if name in ours}
+    return [
+        f"exported with {name} {theirs}, opened with {here}"
+        for name, (theirs, here) in pairs.items()
+        if (theirs != here if name == "scikit-learn" else theirs.split(".")[:2] != here.split(".")[:2])
+    ]
 
 
 def check_libraries(exported: dict[str, str], installed: dict[str, str]) -> None:

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 
-from service.core.errors import ArtefactError, EstimatorUnusable, ModelFileUnreadable, UntrustedNames
-from service.repository.allowlist import ALLOWED, refused_names
+from service.core.errors import ArtefactError, ModelFileUnreadable, UntrustedNames
+from service.repository.allowlist import ALLOWED, check_importable, refused_names
 from service.repository.joblib_file import MAX_BYTES, JoblibUnpickler, decompressed
 from service.repository.pickle_names import CHECK_ARRAY, PARTIAL, global_names, names_in, spelling
 
@@ -59,11 +59,7 @@ def needed_trust(data: bytes) -> list[str]:
         ModelFileUnreadable: as for `open_model`.
     """
     refused = refused_names(global_names(data), ())
-    if homeless := [name for name in refused if name.startswith(("__main__.", "__main__:"))]:
-        raise EstimatorUnusable(
-            f"the model uses {', '.join(homeless)}, defined in a script or notebook; "
-            "move it to a module that the server can import"
-        )
+    check_importable(refused)
     return refused
 
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from service.core.deadline import NEVER, Deadline
+from service.core.errors import ArtefactError, OutOfMemory, TandemError
 from service.core.messages import InferRequest
 from service.core.table import Values
 from service.repository.control import Order
@@ -57,7 +58,10 @@ class Loaded:
 
 
 class Version:
-    """One version, from the moment it is to be loaded, and under which order. Changed under the catalog's lock only."""
+    """One version, from the moment it is to be loaded, and under which order. Changed under the catalog's lock only.
+
+    Of one that failed, `reason` is for people and `code` for alerts (see `ArtefactError`).
+    """
 
     def __init__(self, found: Found, order: Order) -> None:
         self.found = found
@@ -65,11 +69,17 @@ class Version:
         self.state = State.LOADING
         self.loaded: Loaded | None = None
         self.reason: str | None = None
+        self.code: str | None = None
         self.leases = 0
 
     def is_of(self, found: Found | None, order: Order) -> bool:
         """Whether it is of these files, and was loaded since this order was given."""
         return self.found == found and self.order == order
+
+    def fail(self, error: BaseException) -> None:
+        self.move(State.FAILED)
+        self.code = code_of(error)
+        self.reason = str(error) if isinstance(error, TandemError) else f"{type(error).__name__}: {error}"
 
     def move(self, state: State) -> None:
         if state not in MOVES[self.state]:
@@ -78,6 +88,13 @@ class Version:
         if state is State.GONE and self.loaded is not None:
             self.loaded.close()
             self.loaded = None  # the memory goes with the last reference
+
+
+def code_of(error: BaseException) -> str:
+    """What went wrong, in a word that stays the same from version to version."""
+    if isinstance(error, MemoryError):
+        return OutOfMemory.code
+    return error.code if isinstance(error, ArtefactError) else "load-failed"
 
 
 @dataclass(frozen=True, slots=True)

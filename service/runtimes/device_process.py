@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from pathlib import Path
@@ -85,6 +85,7 @@ class DeviceProcess:
         logs: tuple[str, str] = ("json", "info"),
         variables: Mapping[str, str] | None = None,
         first_pause_s: float = 0.1,
+        ended: Callable[[], None] = lambda: None,
     ) -> None:
         """Nothing is started yet.
 
@@ -101,6 +102,7 @@ class DeviceProcess:
             logs: format and least level of what it logs to standard error.
             variables: of its environment, beside this process's own.
             first_pause_s: before a restart; doubles up to 30 seconds for as long as it does not last.
+            ended: is called whenever it ended and nobody asked it to.
         """
         self._opener = opener
         self._device = device
@@ -114,6 +116,7 @@ class DeviceProcess:
             "--log-level": logs[1],
         }
         self._variables = dict(variables or {})
+        self._ended = ended
         self._start_limit_s = start_limit_s
         self._hang_s = hang_s
         self._breaker = Breaker(failures=1, first_pause_s=first_pause_s)
@@ -172,6 +175,7 @@ class DeviceProcess:
             self._breaker.tripped(now)
             pause_s = self._breaker.pause_left_s(now)
             self._tell(Phase.WAITING, None, end)
+            self._ended()
             _log.error("the device's process ended: %s; it is started again in %.1f s", end, pause_s)
             self._stopping.wait(pause_s)
             self._breaker.may_probe(now + pause_s)

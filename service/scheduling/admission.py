@@ -11,6 +11,16 @@ from service.core.errors import Overloaded
 # Nobody is sent away for longer than this: the prediction knows nothing of models that are unloaded meanwhile.
 LONGEST_RETRY_S: Final = 60
 
+# How long a request may wait where nobody says otherwise, and how many times as long as it takes itself: of calls
+# that take a second, sixteen may wait for each thread, or half a second would let no two callers in.
+QUEUE_S: Final = 0.5
+FAIR: Final = 16
+
+# What calls were measured to take on an idle host is less than what they take on a busy one: how much is learnt from
+# those that were made, the last handful of which count most.
+LEARNS: Final = 0.2
+SLOWEST: Final = 100.0
+
 
 class Admission:
     """Counts the rows and bytes that wait, over all lanes of the process. Safe to call from any thread.
@@ -19,12 +29,15 @@ class Admission:
         max_rows: may wait together; too small turns bursts away, too large lets all of them time out.
         max_bytes: the same, for rows of many columns or long texts.
         threads: compute at a time, and so share the work that waits.
+        max_s: who would wait longer, by what the work that waits is predicted to take, is turned away, unless it is
+            no more than FAIR times as long as the request takes itself. What nobody measured counts nothing.
     """
 
-    def __init__(self, max_rows: int, max_bytes: int, threads: int = 1) -> None:
+    def __init__(self, max_rows: int, max_bytes: int, threads: int = 1, max_s: float = QUEUE_S) -> None:
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._threads = threads
+        self._max_s = max_s
         self.reset()
 
     def reset(self) -> None:
@@ -34,6 +47,14 @@ class Admission:
         self.rows = 0
         self.bytes = 0
         self._seconds = 0.0
+        self._slowness = 1.0
+
+    def learn(self, predicted_s: float, took_s: float) -> None:
+        """A call that was predicted to take so long took that long."""
+        if 0.0 < predicted_s < math.inf:
+            slowness = min(max(took_s / predicted_s, 1.0), SLOWEST)
+            with self._lock:
+                self._slowness += LEARNS * (slowness - self._slowness)
 
     def enter(self, rows: int, size: int, seconds: float) -> None:
         """Count a request of `rows` rows, `size` bytes and a share of `seconds` in a batch.
@@ -44,12 +65,23 @@ class Admission:
             Overloaded: it does not fit; `retry_after_s` is what the work that waits is predicted to take.
         """
         with self._lock:
-            if self._requests and (self.rows + rows > self._max_rows or self.bytes + size > self._max_bytes):
-                raise Overloaded(self._refusal(), self._retry_after_s())
+            if self._requests:
+                if self.rows + rows > self._max_rows or self.bytes + size > self._max_bytes:
+                    raise Overloaded(self._refusal(), self._retry_after_s())
+                wait_s = self._wait_s()
+                may_s = max(self._max_s, FAIR * seconds * self._slowness)
+                if wait_s > may_s:
+                    refusal = f"{wait_s:.3g} seconds of work wait already, and {may_s:.3g} may"
+                    raise Overloaded(refusal, self._retry_after_s())
             self._requests += 1
             self.rows += rows
             self.bytes += size
             self._seconds += seconds
+
+    @property
+    def requests(self) -> int:
+        """How many wait."""
+        return self._requests
 
     def leave(self, rows: int, size: int, seconds: float, requests: int = 1) -> None:
         """Give back what requests were counted with, now that they wait no longer."""
@@ -63,4 +95,7 @@ class Admission:
         return f"{self.rows} rows ({self.bytes} bytes) wait already, and {self._max_rows} ({self._max_bytes}) may"
 
     def _retry_after_s(self) -> int:
-        return min(max(math.ceil(self._seconds / self._threads), 1), LONGEST_RETRY_S)
+        return min(max(math.ceil(self._wait_s()), 1), LONGEST_RETRY_S)
+
+    def _wait_s(self) -> float:
+        return self._seconds * self._slowness / self._threads

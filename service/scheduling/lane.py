@@ -19,6 +19,7 @@ from service.core.messages import InferRequest
 from service.core.table import Table, Values
 from service.scheduling.admission import Admission
 from service.scheduling.batch import kind, merge, size_bytes
+from service.scheduling.observer import NOBODY, Observer
 from service.scheduling.slices import SLICE_ROWS, in_slices
 from service.scheduling.workers import Permits
 
@@ -75,6 +76,7 @@ class Lane:
         merges: the engine's answer for a row does not depend on the others, so that requests may be computed
             together, and one of many rows in slices.
         clock: seconds, of the deadlines.
+        observer: is told of what is computed together.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Lane:
         hop_s: float = HOP_S,
         merges: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        observer: Observer = NOBODY,
     ) -> None:
         self.calls = 0
         self.rows = 0
@@ -101,6 +104,7 @@ class Lane:
         self._hop_s = hop_s
         self._merges = merges
         self._clock = clock
+        self._observer = observer
         # A router knows how long a call takes, and can keep to it; of any other engine nothing is known.
         self._seconds: Callable[[int, tuple[str, ...]], float] = getattr(engine, "seconds", lambda *_: math.inf)
         self._attempt: _Run = getattr(engine, "attempt", engine.run)
@@ -146,7 +150,14 @@ class Lane:
         try:
             if deadline is not NEVER and deadline.is_over(self._clock()):
                 return Done(exception=DeadlinePassed(deadline.seconds))
-            return Done(self._compute(run, request.rows, request.outputs, deadline))
+            timing = deadline.timing
+            if timing is not None:
+                timing.begun_at = time.perf_counter()
+            answer = self._compute(run, request.rows, request.outputs, deadline)
+            if timing is not None:
+                timing.done_at = time.perf_counter()
+            self._observer.batch(rows, 1)
+            return Done(answer)
         except CannotAnswer:
             return None
         except BaseException as error:  # SystemExit from a model too: it fails its own request only
@@ -253,10 +264,15 @@ class Lane:
         if not batch:
             return []
         try:
+            begun_at = time.perf_counter()
             merged = merge([waiting.request for waiting in batch])
+            self._observer.batch(merged.rows.n_rows, len(batch))
             # What was merged is wanted by somebody as long as it is one batch.
             deadline = batch[0].deadline if len(batch) == 1 else NEVER
             answers = self._compute(self._engine.run, merged.rows, batch[0].request.outputs, deadline)
+            done_at = time.perf_counter()
+            _note(batch, begun_at, done_at)
+            self._admission.learn(self._seconds(merged.rows.n_rows, batch[0].request.outputs), done_at - begun_at)
             return [answers] if len(batch) == 1 else merged.split(answers)
         except BaseException as error:  # SystemExit from a model too: it fails its own request only
             return error
@@ -313,6 +329,13 @@ def _nothing_here(width: int) -> Permits:
     permits = Permits(width)
     permits.close()
     return permits
+
+
+def _note(batch: list[_Waiting], begun_at: float, done_at: float) -> None:
+    """Write down when a batch was computed, for each request in it."""
+    for waiting in batch:
+        if (timing := waiting.deadline.timing) is not None:
+            timing.begun_at, timing.done_at = begun_at, done_at
 
 
 def _is_wanted(waiting: _Waiting, now: float) -> bool:

@@ -16,6 +16,7 @@ from service.core.errors import CannotAnswer, NotRepresentable, Unavailable
 from service.core.table import Table, Values, take
 from service.scheduling.answers import taken, woven
 from service.scheduling.cost import CostCurve
+from service.scheduling.observer import NOBODY, Observer
 
 # What measurements of one engine differ by from one day to the next: within it, the more exact one is taken.
 TIE: Final = 1.1
@@ -83,6 +84,7 @@ class Router:
             raise ValueError(f"there is no engine {prefer!r}; there is {', '.join(o.name for o in options)}")
         self._options = tuple(options)
         self._prefer = prefer
+        self._observer = NOBODY
         self._routes: dict[tuple[Sequence[str], int], Route | None] = {}
         self._turns = {option.name: threading.Lock() for option in options if not option.engine.is_reentrant}
         offered = frozenset().union(*(option.outputs for option in options))
@@ -91,6 +93,10 @@ class Router:
         self.is_reentrant = offered == frozenset().union(*(option.outputs for option in measured)) and all(
             option.engine.is_reentrant for option in measured
         )
+
+    def observe(self, observer: Observer) -> None:
+        """From now on, `observer` is told which engine is asked."""
+        self._observer = observer
 
     def seconds(self, rows: int, outputs: tuple[str, ...]) -> float:
         """How long `run` will take; infinity where nothing was measured, or nobody can answer."""
@@ -174,6 +180,7 @@ class Router:
 
     def _call(self, step: Step, rows: Table) -> dict[str, Values]:
         turn = self._turns.get(step.option.name)
+        self._observer.call(step.option.name, rows.n_rows)
         try:
             if turn is None:
                 return step.option.engine.run(rows, step.outputs)
@@ -193,6 +200,7 @@ class Router:
         try:
             return self._call(step, rows)
         except CannotAnswer as refusal:
+            self._observer.fallback(option.name)
             hard = refusal.rows
             answers = refusal.answers
             # It should have said by now which rows it cannot answer; it does not get a third try.

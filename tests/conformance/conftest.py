@@ -13,16 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.corpus import MAX_BODY_BYTES
-from tests.conformance.models import export_models
 from tests.conformance.servers import SERVERS, Running, tandem_serve
-
-
-@pytest.fixture(scope="session")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the models of the corpus. Read-only: tests that change a repository make their own."""
-    folder = tmp_path_factory.mktemp("repository")
-    export_models(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -11,13 +11,13 @@ import joblib
 import numpy as np
 import pytest
 
-from tests.conformance.servers import SERVERS, Running, tandem_serve
+from tests.conformance.servers import CLIENT, SERVERS, Running, tandem_serve
 
 ROWS = np.random.RandomState(5).normal(size=(3, 4))
 
 
 def ask(server: Running, path: str, **options: Any) -> httpx.Response:
-    return httpx.request("POST" if options else "GET", f"{server.url}{path}", timeout=30, trust_env=False, **options)
+    return CLIENT.request("POST" if options else "GET", f"{server.url}{path}", timeout=30, **options)
 
 
 @pytest.mark.parametrize("arguments", SERVERS.values(), ids=SERVERS)

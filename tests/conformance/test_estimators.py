@@ -21,7 +21,7 @@ from service.core.agreement import largest_difference
 from service.core.errors import EstimatorUnusable
 from service.loading.golden import CLOSE_RTOL
 from tests.conformance.exact import answer, inexact, replied
-from tests.conformance.servers import SERVERS, Running, tandem_serve
+from tests.conformance.servers import CLIENT, SERVERS, Running, tandem_serve
 from tests.estimators import LEFT_OUT, fitted_estimators
 from training.export import export
 
@@ -97,7 +97,7 @@ def test_every_engine_answers_within_the_fidelity(
 
     with tandem_serve(*SERVERS["uvicorn"], "--models", str(repository), log=tmp_path / "log") as running:
         wrong = _disagreements(running, "instances", fitted, is_close)
-        models = httpx.get(f"{running.url}/models", trust_env=False).json()["models"]
+        models = CLIENT.get(f"{running.url}/models").json()["models"]
 
     assert wrong == {}
     assert len(models) == len(fitted)

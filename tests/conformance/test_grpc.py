@@ -22,8 +22,9 @@ from service.protocols.protos import inference_pb as pb
 from service.protocols.v2.calls import EXTENSIONS
 from tests.conformance import clients
 from tests.conformance.gate import Gate, waiting
-from tests.conformance.servers import SERVERS, Running, eventually, free_port, running, tandem, tandem_serve
+from tests.conformance.servers import SERVERS, UNTRIED, Running, eventually, free_port, running, tandem, tandem_serve
 from tests.conformance.test_v2_clients import ASKED, QUESTIONS, Question
+from tests.faults.cases import fault
 from training.export import export
 
 PATIENCE_S: Final = 60.0
@@ -134,6 +135,7 @@ def texts(content: bytes) -> list[bytes]:
     return found
 
 
+@fault("R14", sent="every model's rows over gRPC", expected="the estimator's own numbers, as over HTTP")
 @pytest.mark.parametrize("is_raw", [True, False], ids=["raw", "typed"])
 @pytest.mark.parametrize("question", [pytest.param(question, id=question.model) for question in QUESTIONS])
 def test_answers_equal_the_estimators_own(
@@ -238,6 +240,7 @@ def test_every_worker_answers(server: str, line: Path, tmp_path: Path) -> None:
     assert answers == [1.0] * 20
 
 
+@fault("R15", sent="SIGTERM while one call computes and one waits", expected="both answered, exit code 0")
 @needs_proc
 @pytest.mark.parametrize("server", SERVERS)
 def test_what_is_being_computed_at_sigterm_is_answered(server: str, tmp_path: Path) -> None:
@@ -245,7 +248,7 @@ def test_what_is_being_computed_at_sigterm_is_answered(server: str, tmp_path: Pa
     export(Gate(str(tmp_path)).fit(X), X, name="gate", repository=tmp_path / "models")
     arguments = ("--models", str(tmp_path / "models"), "--trust", "tests.conformance.gate.Gate")
     with (
-        served(*SERVERS[server], *arguments, log=tmp_path / "log") as (service, address),
+        served(*SERVERS[server], *arguments, log=tmp_path / "log", environment=UNTRIED) as (service, address),
         connected(address) as channel,
     ):
         (tmp_path / "closed").touch()
@@ -265,6 +268,7 @@ def test_what_is_being_computed_at_sigterm_is_answered(server: str, tmp_path: Pa
     assert (values, exit_code) == ([2.0, 2.0], 0)
 
 
+@fault("R15", sent="SIGTERM under load", expected="answers, or UNAVAILABLE or CANCELLED")
 @pytest.mark.parametrize("server", SERVERS)
 def test_sigterm_under_load_gives_answers_or_word_to_try_again(server: str, line: Path, tmp_path: Path) -> None:
     seen: list[Any] = []
@@ -297,6 +301,7 @@ def test_sigterm_under_load_gives_answers_or_word_to_try_again(server: str, line
     assert {round(one, 6) for one in seen if not isinstance(one, grpc.StatusCode)} == {1.0}
 
 
+@fault("W19", sent="gunicorn --preload with gRPC, and a second fork", expected="no deadlock, both workers answer")
 @needs_proc
 def test_gunicorn_may_load_the_app_before_it_forks_and_fork_again(line: Path, tmp_path: Path) -> None:
     grpc_port = free_port()

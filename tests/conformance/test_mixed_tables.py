@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 import pandas as pd
 import pytest
 
 from tests.conformance.exact import answer, exact, replied
 from tests.conformance.mixed import Mirror, boosted, cell, linear, table
-from tests.conformance.servers import SERVERS, Running, tandem_serve
+from tests.conformance.servers import CLIENT, SERVERS, Running, tandem_serve
 from training.export import export
 
 # Histogram boosting checks columns of categories with a partial of check_array.
@@ -65,9 +64,7 @@ def servers(models: Mapping[str, Model], tmp_path_factory: Any) -> Iterator[Mapp
 
 
 def ask(server: Running, model: Model, body: dict[str, Any]) -> dict[str, Any]:
-    response = httpx.post(
-        f"{server.url}/models/{model.name}/predict?outputs={model.output}", json=body, timeout=60, trust_env=False
-    )
+    response = CLIENT.post(f"{server.url}/models/{model.name}/predict?outputs={model.output}", json=body, timeout=60)
     assert response.status_code == 200, response.text
     reply: dict[str, Any] = response.json()
     return reply

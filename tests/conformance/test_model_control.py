@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 import pytest
 
 from tests.conformance import clients
-from tests.conformance.servers import SERVERS, Running, eventually, tandem_serve
+from tests.conformance.servers import CLIENT, SERVERS, Running, eventually, tandem_serve
 from tests.conformance.test_serving import POLL, ROW, asked_all_the_time, publish
 
 UNLOADED: Final = "model 'line' is unloaded; it answers again once it is loaded"
@@ -42,7 +41,7 @@ def told(service: Running, what: str, times: int) -> None:
 
 def ask(service: Running, method: str, path: str, **content: Any) -> tuple[int, Any]:
     """On a connection of its own, so that either worker may answer."""
-    reply = httpx.request(method, f"{service.url}{path}", timeout=60, trust_env=False, **content)
+    reply = CLIENT.request(method, f"{service.url}{path}", timeout=60, **content)
     return reply.status_code, reply.json()
 
 

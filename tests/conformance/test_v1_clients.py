@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import grpc
-import httpx
 import joblib
 import numpy as np
 import pandas as pd
@@ -27,7 +26,7 @@ from service.protocols.v1.tensors import read_tensor, write_tensor
 from service.protocols.v2.tensors import Tensor, datatype_of
 from tests.conformance.exact import answer, exact
 from tests.conformance.models import mixed_table
-from tests.conformance.servers import SERVERS, Running, free_port, tandem_serve
+from tests.conformance.servers import CLIENT, SERVERS, Running, free_port, tandem_serve
 from training.export import export
 
 CLIENTS: Final = Path(__file__).parents[1] / "clients"
@@ -54,11 +53,10 @@ class Both:
 
     def ask(self, model: str, body: Any, verb: str = "predict") -> Any:
         """As curl does it: the body is JSON, and the Content-Type says that it is a form."""
-        reply = httpx.post(
+        reply = CLIENT.post(
             f"{self.http.url}/v1/models/{model}:{verb}",
             content=json.dumps(body),
             headers={"content-type": "application/x-www-form-urlencoded"},
-            trust_env=False,
         )
         assert reply.status_code == 200, reply.text
         return json.loads(reply.content)
@@ -90,8 +88,8 @@ def server(request: pytest.FixtureRequest, served: Path, tmp_path_factory: pytes
 
 
 def test_documented_calls_are_answered_as_documented(server: Both) -> None:
-    status = httpx.get(f"{server.http.url}/v1/models/half_plus_three", trust_env=False).json()
-    metadata = httpx.get(f"{server.http.url}/v1/models/half_plus_three/metadata", trust_env=False).json()
+    status = CLIENT.get(f"{server.http.url}/v1/models/half_plus_three").json()
+    metadata = CLIENT.get(f"{server.http.url}/v1/models/half_plus_three/metadata").json()
     examples = {"signature_name": "tensorflow/serving/regress", "examples": [{"x": 1.0}, {"x": 2.0}]}
 
     assert server.ask("half_plus_two", {"instances": [1.0, 2.0, 5.0]}) == {"predictions": [2.5, 3.0, 4.5]}
@@ -140,7 +138,7 @@ def own_answer(served: Path, model: str, output: str) -> Any:
 @pytest.mark.parametrize("model", ROWS)
 def test_rest_answers_what_the_estimator_says(model: str, server: Both, served: Path) -> None:
     instances = records(ROWS[model])
-    about = httpx.get(f"{server.http.url}/models/{model}", trust_env=False).json()
+    about = CLIENT.get(f"{server.http.url}/models/{model}").json()
     outputs = [output["name"] for output in about["signature"]["outputs"]]
     names = [column["name"] for column in about["signature"]["columns"]]
     as_objects = [row if isinstance(row, dict) else dict(zip(names, row, strict=True)) for row in lists(instances)]
@@ -164,7 +162,7 @@ def lists(instances: list[Any]) -> list[Any]:
 @pytest.mark.parametrize("model", ROWS)
 def test_grpc_answers_what_the_estimator_says(model: str, server: Both, served: Path) -> None:
     inputs = {tensor.name: write_tensor(tensor) for tensor in tensors(ROWS[model])}
-    about = httpx.get(f"{server.http.url}/models/{model}", trust_env=False).json()
+    about = CLIENT.get(f"{server.http.url}/models/{model}").json()
 
     for output in about["signature"]["outputs"]:
         spec = {"name": model, "signature_name": output["name"]}

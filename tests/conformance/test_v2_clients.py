@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 import joblib
 import numpy as np
 import pandas as pd
@@ -22,7 +21,7 @@ import pytest
 from service.protocols.v2.rest import EXTENSIONS
 from tests.conformance import clients
 from tests.conformance.models import TEXTS, mixed_table
-from tests.conformance.servers import SERVERS, Running, tandem_serve
+from tests.conformance.servers import CLIENT, SERVERS, Running, tandem_serve
 
 N_ROWS: Final = 5
 NUMBERS: Final = np.random.RandomState(7).normal(size=(N_ROWS, 4))
@@ -223,11 +222,10 @@ def test_infer_command_of_mlserver_is_answered(
 
 
 def test_plain_http_client_sends_raw_bytes(server: Running, expected: dict[str, Any]) -> None:
-    reply = httpx.post(
+    reply = CLIENT.post(
         f"{server.url}/v2/models/forest/infer",
         content=NARROW.tobytes(),
         headers={"Inference-Header-Content-Length": "0"},
-        trust_env=False,
     )
 
     size = int(reply.headers["inference-header-content-length"])
@@ -242,7 +240,7 @@ def test_plain_http_client_sends_json(server: Running, expected: dict[str, Any])
         body = {"inputs": question.asked()["inputs"], "outputs": [{"name": name} for name in question.outputs]}
         content = json.dumps(body).encode()
 
-        reply = httpx.post(f"{server.url}/v2/models/{question.model}/infer", content=content, trust_env=False)
+        reply = CLIENT.post(f"{server.url}/v2/models/{question.model}/infer", content=content)
 
         told = {one["name"]: (one["shape"], one["data"]) for one in reply.json()["outputs"]}
         assert told == {

@@ -18,6 +18,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tests.conformance.servers import CLIENT
+
 DATATYPES: Final = {"f": "FP64", "i": "INT64", "b": "BOOL", "O": "BYTES"}
 OF_DATATYPE: Final = {"FP64": "<f8", "INT64": "<i8", "BOOL": "?", "FP32": "<f4"}
 
@@ -72,8 +74,8 @@ def way(name: str) -> Callable[[Ask], Ask]:
 
 def post(url: str, *, body: Any, kind: str = "application/json", **headers: str) -> httpx.Response:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    reply = httpx.post(
-        url, content=content, headers={"content-type": kind, **headers}, timeout=60, trust_env=False
+    reply = CLIENT.post(
+        url, content=content, headers={"content-type": kind, **headers}, timeout=60
     )  # fmt: skip
     assert reply.status_code == 200, reply.text
     return reply

@@ -15,6 +15,7 @@ from typing import BinaryIO, Final
 COMPARED: Final = (
     "content-type", "content-length", "allow", "retry-after", "x-request-id", "cache-control",
     "x-content-type-options", "location", "set-cookie", "content-encoding", "accept-encoding", "vary",
+    "www-authenticate", "ratelimit-policy", "access-control-allow-origin",
     "inference-header-content-length", "x-model-name", "x-model-version",
 )  # fmt: skip
 
@@ -50,7 +51,7 @@ def request(
     chunks: Sequence[bytes] | None = None,
 ) -> bytes:
     """One request as bytes. With a body comes its length; with `chunks`, chunked coding instead."""
-    lines = [f"{method} {target} HTTP/{version}", "Host: tandem.test"]
+    lines = [f"{method} {target} HTTP/{version}", "Host: localhost"]
     lines += [f"{name}: {value}" for name, value in headers]
     if chunks is not None:
         lines.append("Transfer-Encoding: chunked")

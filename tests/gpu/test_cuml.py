@@ -11,6 +11,7 @@ import pytest
 
 from service.core.agreement import largest_difference
 from service.core.table import Matrix, Table, take
+from tests.faults.cases import fault
 from tests.service.runtimes.test_cuml import CONVERTIBLE, certain, engine_of, fitted
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default"), pytest.mark.usefixtures("cuml_on_gpu")]
@@ -62,6 +63,7 @@ def test_a_row_alone_is_answered_as_among_many(name: str) -> None:
         assert_close(row, alone)
 
 
+@fault("G02", sent="many predictions on a GPU", expected="its memory stays flat")
 @pytest.mark.parametrize("name", ["logistic regression of texts", "neighbours", "forest of numbers", "svr"])
 def test_many_predictions_take_no_more_memory_than_one(name: str) -> None:
     import cupy
@@ -77,6 +79,7 @@ def test_many_predictions_take_no_more_memory_than_one(name: str) -> None:
     assert before - cupy.cuda.runtime.memGetInfo()[0] <= 64 * 2**20
 
 
+@fault("G07", sent="four threads on one GPU", expected="what one gets")
 @pytest.mark.parametrize("name", ["logistic regression of two", "pca", "k-means", "weighted neighbours"])
 def test_four_threads_get_what_one_gets(name: str) -> None:
     estimator, target = CONVERTIBLE[name]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from service.core.table import take
+from tests.faults.cases import fault
 from tests.service.runtimes.test_nvforest import FAMILIES, assert_agrees, certain, compiled, opened
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]
@@ -54,6 +55,7 @@ def test_many_predictions_take_no_more_memory_than_one(nvforest_device: Any) -> 
     assert before - free_memory(nvforest_device) <= 64 * 2**20
 
 
+@fault("G07", sent="four threads on one GPU", expected="what one gets")
 def test_four_threads_get_what_one_gets(nvforest_device: Any) -> None:
     _, signature, candidate, rows = compiled("histograms of two")
     engines = [opened(candidate, signature, nvforest_device) for _ in range(THREADS)]

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -18,7 +19,7 @@ import orjson
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from service import assembly
+from service import figures
 from service.assembly import Tandem, Workers, source_of
 from service.core.errors import ModelFailed, Unavailable
 from service.core.messages import InferReply, Target
@@ -29,6 +30,7 @@ from service.protocols.routes import by_path
 from service.repository.sources import BareFile, Folder
 from service.scheduling.lane import TURNS
 from service.settings import Settings
+from tests.faults.cases import fault
 from training.export import export
 
 _X = np.arange(12.0).reshape(6, 2)
@@ -233,7 +235,7 @@ def test_bare_file_is_served_like_a_model(tmp_path: Path) -> None:
 
 def test_request_leaves_its_line_in_the_access_log(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[dict[str, Any]] = []
-    monkeypatch.setattr(assembly, "log_access", lambda **fields: lines.append(fields))
+    monkeypatch.setattr(figures, "log_access", lambda **fields: lines.append(fields))
     http = HttpRequest("POST", "/models/first/predict", {"name": "first"}, {}, {"content-type": "application/json"},
                        _ROW, "abc")  # fmt: skip
 
@@ -246,11 +248,12 @@ def test_request_leaves_its_line_in_the_access_log(models: Path, monkeypatch: py
     assert line.pop("ms") >= 0
     assert line == {
         "method": "POST", "path": "/models/first/predict", "status": 200, "request_id": "abc", "error": None,
+        "caller": None, "trace_id": None,
     }  # fmt: skip
 
 
 _FORK = """
-import os, signal, sys, threading
+import math, os, signal, sys, threading
 from service.assembly import Tandem
 from service.core.messages import Target
 from service.protocols.native import Exchange
@@ -270,7 +273,9 @@ wait_until_ready(tandem)
 assert abs(ask(tandem) - 1) < 1e-9
 
 # As bad as it gets: locks held and a call under way, by threads that the child will not have.
-engine = tandem._catalog.lease(Target("first")).loaded.submit.__self__._engine
+lane = tandem._catalog.lease(Target("first")).loaded.submit.__self__
+lane._seconds = lambda *_: math.inf  # long enough for a thread of its own
+engine = lane._engine
 run, begun, go_on = engine.run, threading.Event(), threading.Event()
 def wait_and_run(*arguments):
     begun.set()
@@ -278,7 +283,7 @@ def wait_and_run(*arguments):
     return run(*arguments)
 engine.run = wait_and_run
 under_way = tandem.server.infer(Target("first"), Exchange(b'{"instances": [[1.0, 2.0]]}').read)
-begun.wait(30)
+assert begun.wait(30)
 tandem._catalog._lock.acquire()
 tandem._lock.acquire()
 
@@ -301,6 +306,7 @@ sys.exit(os.waitstatus_to_exitcode(status))
 """
 
 
+@fault("B18", sent="a service forked after it was loaded", expected="no deadlock, the child answers")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_forked_child_answers_with_threads_of_its_own(models: Path) -> None:
     done = subprocess.run(
@@ -309,6 +315,44 @@ def test_forked_child_answers_with_threads_of_its_own(models: Path) -> None:
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr
+
+
+def test_a_process_that_forks_those_that_answer_loads_nothing(models: Path) -> None:
+    arbiter = {"__name__": "gunicorn.arbiter"}
+    exec("def setup(start): start()\ndef spawn_worker(start): start()", arbiter)
+    tandem = Tandem(Settings(models=models))
+    arbiter["setup"](tandem.start)
+    before = _threads()
+    tandem.stop()
+
+    arbiter["spawn_worker"](tandem.start)
+    try:
+        until = time.monotonic() + _PATIENCE_S
+        while not tandem.server.is_ready() and time.monotonic() < until:
+            threading.Event().wait(0.01)
+        value = _value(_ask(tandem))
+    finally:
+        tandem.stop()
+
+    assert (before, round(value, 6)) == ([], 1.0)
+
+
+def test_what_stands_beside_starts_when_models_are_loaded_if_that_comes_first(models: Path) -> None:
+    class Beside:
+        was_ready = False
+
+        def start(self) -> None:
+            self.was_ready = tandem.server.is_ready()
+
+        def stop(self) -> None:
+            pass
+
+    tandem, beside = Tandem(Settings(models=models, load_first=True)), Beside()
+    tandem.attach(beside)
+    tandem.start()
+    tandem.stop()
+
+    assert beside.was_ready
 
 
 def test_model_that_fails_is_an_error_of_that_request_only(models: Path) -> None:

@@ -16,8 +16,12 @@ from sklearn.preprocessing import FunctionTransformer
 
 from service import cli
 from service.cli import model_rules, tandem
+from service.core.callers import Caller, Rate, Scope
 from service.entrypoints.servers import Binding
+from service.guards.hosts import LOOPBACK
+from service.guards.keys import caller_with, parse_keys
 from service.settings import Settings
+from tests.faults.cases import fault
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +42,12 @@ def _one_line(result: Result) -> str:
     assert len(lines) == 1
     assert result.stderr.splitlines()[-1] == lines[0]
     return lines[0].removeprefix("Error: ")
+
+
+def _given(settings: Settings) -> Settings:
+    """Without what `serve` adds by itself on loopback."""
+    assert settings.allowed_hosts == LOOPBACK
+    return settings.model_copy(update={"allowed_hosts": (), "metrics_folder": None})
 
 
 # Errors that the user can mend
@@ -97,6 +107,7 @@ def test_file_that_is_no_model_is_told(tmp_path: Path, binding: Binding) -> None
     assert "model file" in _one_line(result)
 
 
+@fault("L03", sent="serve FILE that names code beyond the allow-list", expected="refused, with the names and options")
 def test_untrusted_file_is_told_with_the_option_that_mends_it(tmp_path: Path, binding: Binding) -> None:
     path = tmp_path / "churn.joblib"
     joblib.dump(make_pipeline(FunctionTransformer(shlex.quote), LinearRegression()), path)
@@ -106,7 +117,27 @@ def test_untrusted_file_is_told_with_the_option_that_mends_it(tmp_path: Path, bi
     assert "If you trust it: --trust shlex.quote" in _one_line(result)
 
 
+@fault("L03", sent="serve FILE that names code of two kinds", expected="refused, listing each and the options")
+def test_every_untrusted_name_is_told(tmp_path: Path, binding: Binding) -> None:
+    path = tmp_path / "churn.joblib"
+    joblib.dump([FunctionTransformer(shlex.quote), FunctionTransformer(shlex.join)], path)
+
+    result = _tandem("serve", str(path), "--port", str(binding.port))
+
+    assert "shlex.join, shlex.quote" in _one_line(result)
+    assert "If you trust it: --trust shlex.join --trust shlex.quote" in _one_line(result)
+
+
 # A bare file is code that somebody wrote
+
+
+@fault("L02", "M27", sent="serve URL", expected="refused, with the command that fetches it")
+@pytest.mark.parametrize("url", ["https://example.org/m/churn.joblib", "s3://bucket/churn.joblib?x=$(id)"])
+def test_url_is_not_fetched(url: str) -> None:
+    message = _one_line(_tandem("serve", url))
+
+    assert f"a model is not fetched from {url}" in message
+    assert message.endswith(f"curl -fLO {shlex.quote(url)}")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "example.org"])
@@ -116,6 +147,7 @@ def test_bare_file_is_served_on_loopback_only(model_file: Path, host: str) -> No
     assert f"a bare file is served on loopback only, not on {host}" in _one_line(result)
 
 
+@fault("L02", sent="serve FILE that others can write, or its folder", expected="refused with the command that mends it")
 @pytest.mark.parametrize("place", ["file", "folder"])
 def test_bare_file_that_everybody_may_change_is_refused_with_the_command_that_mends_it(
     model_file: Path, place: str, binding: Binding
@@ -129,6 +161,7 @@ def test_bare_file_that_everybody_may_change_is_refused_with_the_command_that_me
     assert message.endswith(f"chmod o-w {shlex.quote(str(path))}")
 
 
+@fault("L02", sent="serve FILE of another user", expected="refused")
 def test_bare_file_of_another_user_is_refused(
     model_file: Path, binding: Binding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,7 +199,8 @@ def test_serve_starts_the_server_that_was_chosen(
     ((name, settings, bound),) = started
     assert name == server
     assert bound == Binding("127.0.0.1", binding.port, 3)
-    assert settings == Settings(models=models, threads=5, workers=3, trust=("mine.A", "mine.B"), log_level="error")
+    expected = Settings(models=models, threads=5, workers=3, trust=("mine.A", "mine.B"), log_level="error")
+    assert _given(settings) == expected
 
 
 def test_options_that_are_not_given_come_from_variables(
@@ -181,7 +215,7 @@ def test_options_that_are_not_given_come_from_variables(
     result = _tandem("serve", "--port", str(binding.port))
 
     assert result.exit_code == 0, result.output
-    assert started == [Settings(models=models, allow_version_mismatch=True, trust=("mine.A",))]
+    assert [*map(_given, started)] == [Settings(models=models, allow_version_mismatch=True, trust=("mine.A",))]
 
 
 @pytest.mark.parametrize("option", [(), ("--model-control",)])
@@ -334,3 +368,56 @@ def test_a_server_that_cannot_carry_the_framework_is_refused(arguments: list[str
 
     assert result.exit_code == 1
     assert told in result.output
+
+
+# Keys of callers
+
+
+def test_key_is_printed_once_and_its_hash_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+
+    made = _tandem("api-keys", "create", "shop", "--model", "churn", "--limit", "5/second", "--keys", str(path))
+
+    key = made.stdout.strip()
+    assert (made.exit_code, key[:7]) == (0, "tandem_")
+    assert caller_with(key, parse_keys(path.read_bytes()), 0.0) == Caller(
+        "shop", frozenset({Scope.PREDICT}), frozenset({"churn"}), Rate(5, 1)
+    )
+    assert key not in path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_keys_are_listed_and_revoked(tmp_path: Path) -> None:
+    keys = ("--keys", str(tmp_path / "keys.json"))
+    _tandem("api-keys", "create", "shop", "--model", "churn", "--limit", "5/second", *keys)
+    _tandem("api-keys", "create", "operator", "--scope", "metrics", "--scope", "admin", *keys)
+
+    before, revoked, after = (
+        _tandem("api-keys", *arguments, *keys) for arguments in (["list"], ["revoke", "shop"], ["list"])
+    )
+
+    assert before.stdout.splitlines() == ["shop  predict  models churn  limit 5/second", "operator  metrics,admin"]
+    assert (revoked.exit_code, after.stdout.splitlines()) == (0, ["operator  metrics,admin"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        pytest.param(["create", "a b"], "expected a name", id="name"),
+        pytest.param(["create", "shop", "--limit", "much"], "expected a rate such as 100/minute", id="limit"),
+        pytest.param(["create", "shop", "--expires", "soon"], "expires as an ISO 8601 date", id="expires"),
+        pytest.param(["create", "shop", "--model", "../x"], "models as a list of names", id="model"),
+        pytest.param(["revoke", "shop"], "there is no key 'shop'", id="unknown"),
+    ],
+)
+def test_what_is_wrong_with_a_key_is_said(arguments: list[str], told: str, tmp_path: Path) -> None:
+    result = _tandem("api-keys", *arguments, "--keys", str(tmp_path / "keys.json"))
+
+    assert told in _one_line(result)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_service_beyond_loopback_without_keys_does_not_start(models: Path, binding: Binding) -> None:
+    result = _tandem("serve", "--models", str(models), "--host", "0.0.0.0", "--port", str(binding.port))
+
+    assert "callers would not be asked who they are" in _one_line(result)

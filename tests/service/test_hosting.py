@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from service import hosting
-from service.hosting import Hosts, NoGpu, orders_file
+from service.hosting import Hosts, NoGpu, metrics_folder, orders_file
 from service.repository.control import Orders
 from service.runtimes.device import Device
 from service.settings import Settings
+from tests.faults.cases import fault
 
 _CARD = Device(1, "Card", "9.0", "600", 1, usable=True, reason="computed a kernel")
 
@@ -63,6 +64,7 @@ def test_process_for_the_gpu_owns_it_and_has_the_services_limits(started: list[A
     assert hosts.gpu is not None
 
 
+@fault("G01", sent="--device gpu where there is none", expected="refuses to start, with the reason")
 def test_gpu_that_was_asked_for_and_is_not_there_says_why(started: list[Any]) -> None:
     hosts = Hosts(Settings(device="gpu"), look=lambda: Device(reason="no NVIDIA driver"))
 
@@ -142,3 +144,42 @@ def test_forked_worker_that_ends_leaves_the_orders_to_the_others(monkeypatch: py
 
     assert path.is_file()
     shutil.rmtree(path.parent)
+
+
+def test_whoever_asked_hears_of_the_ends_of_processes_by_their_purpose(started: list[dict[str, Any]]) -> None:
+    ends: list[str] = []
+    Hosts(Settings(isolate=("*",)), look=lambda: _CARD, ended=ends.append).start()
+
+    for one in started:
+        one["ended"]()
+
+    assert ends == ["gpu", "apart"]
+
+
+def test_folder_for_metrics_is_private_and_goes_with_the_process_that_made_it() -> None:
+    with metrics_folder(Settings()) as folder:
+        assert folder is not None
+        (folder / "figures").touch()
+        assert folder.stat().st_mode & 0o777 == 0o700
+
+    assert not folder.exists()
+
+
+def test_folder_for_metrics_that_somebody_chose_stays(tmp_path: Path) -> None:
+    with metrics_folder(Settings(metrics_folder=tmp_path)) as folder:
+        assert folder == tmp_path
+
+    assert tmp_path.is_dir()
+
+
+def test_where_no_folder_can_be_made_each_worker_shows_metrics_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def read_only(prefix: str) -> str:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(hosting.tempfile, "mkdtemp", read_only)
+
+    with metrics_folder(Settings()) as folder:
+        assert folder is None
+    assert "Read-only" in caplog.text

@@ -60,6 +60,15 @@ def test_engines_are_a_table_with_what_they_cost_here(models: Path) -> None:
     assert "  cuml: it needs a GPU, and must repeat the golden rows there before it answers" in not_kept
 
 
+def test_whether_there_is_a_model_file_is_told(models: Path, tmp_path: Path) -> None:
+    export(LogisticRegression().fit(_X, _Y), _X, name="churn", repository=tmp_path, format="compiled")
+
+    assert "  model file model.joblib" in as_text(Loader()(find_version(models, "churn", 1))).splitlines()
+    text = as_text(Loader()(find_version(tmp_path, "churn", 1)))
+    assert "  model file none: compiled only" in text.splitlines()
+    assert "\nestimator " not in text
+
+
 def test_open_estimator_has_a_cost_too(models: Path) -> None:
     rules = ModelRules(fidelity="close", pickle="always")
 

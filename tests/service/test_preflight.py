@@ -11,11 +11,23 @@ from typing import Any
 
 import pytest
 
-from service.core.errors import ModelFileUnreadable
+from service.core.errors import KeyUnusable, ModelFileUnreadable
 from service.entrypoints.servers import Binding
-from service.preflight import CannotStart, banner, check_grpc, check_server, check_startable, is_loopback
+from service.guards.guard import CannotGuard
+from service.preflight import (
+    CannotStart,
+    banner,
+    check_access,
+    check_grpc,
+    check_server,
+    check_startable,
+    hosts_of,
+    is_loopback,
+)
 from service.repository.manifest import GOLDEN
+from service.repository.signing import create_keys
 from service.settings import Settings
+from tests.faults.cases import fault
 from tests.service.conftest import NASTY
 
 
@@ -148,3 +160,96 @@ def test_banner_of_a_bad_bare_file_is_its_error(tmp_path: Path) -> None:
 
     with pytest.raises(ModelFileUnreadable):
         banner(Settings(model_file=path), Binding("127.0.0.1", 8000, 1), "fastapi")
+
+
+# Keys
+
+
+def test_keys_are_read_before_the_server_starts(models: Path, binding: Binding, tmp_path: Path) -> None:
+    create_keys(tmp_path / "mine")
+    check_startable(Settings(models=models, trusted_keys=str(tmp_path / "mine.pub")), binding)
+
+    with pytest.raises(KeyUnusable, match=r"mine\.key is no public key"):
+        check_startable(Settings(models=models, trusted_keys=str(tmp_path / "mine.key")), binding)
+
+
+def test_where_a_key_is_trusted_no_bare_file_is_served(model_file: Path, binding: Binding, tmp_path: Path) -> None:
+    create_keys(tmp_path / "mine")
+
+    with pytest.raises(CannotStart, match="a bare file cannot be signed"):
+        check_startable(Settings(model_file=model_file, trusted_keys=str(tmp_path / "mine.pub")), binding)
+
+
+@pytest.mark.parametrize("place", ["versions", "iris/versions", "../models/versions"])
+def test_highest_versions_are_not_kept_where_models_are_written(
+    models: Path, binding: Binding, tmp_path: Path, place: str
+) -> None:
+    create_keys(tmp_path / "mine")
+    settings = Settings(models=models, trusted_keys=str(tmp_path / "mine.pub"), versions_file=models / place)
+
+    with pytest.raises(CannotStart, match="lies in the folder of models"):
+        check_startable(settings, binding)
+
+
+# Who may ask
+
+
+def _keys(folder: Path, content: str) -> Path:
+    path = folder / "callers.json"
+    path.write_text(content)
+    return path
+
+
+GOOD_KEYS = '{"keys": [{"name": "shop", "sha256": "%s", "scopes": ["predict"]}]}' % ("ab" * 32)
+
+
+@fault("A11", sent="an address beyond loopback, and no keys", expected="refuses to start, says which settings")
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "tandem.example"])
+def test_strangers_are_not_let_in_unless_somebody_says_so(host: str, tmp_path: Path) -> None:
+    binding = Binding(host, 8000, 1)
+
+    with pytest.raises(CannotStart, match=r"--keys .* --jwks.* --allow-anonymous") as caught:
+        check_access(Settings(), binding)
+
+    assert host in str(caught.value)
+    check_access(Settings(allow_anonymous=True), binding)
+    check_access(Settings(keys_file=_keys(tmp_path, GOOD_KEYS)), binding)
+    check_access(Settings(), binding, is_container=True)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_on_loopback_nobody_need_be_asked(host: str) -> None:
+    check_access(Settings(), Binding(host, 8000, 1))
+
+
+@fault("A12", sent="a file without a key, with an empty or a sample key", expected="refuses to start, names the entry")
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('{"keys": []}', "there is no key in it"),
+        ("", "expected JSON"),
+        (GOOD_KEYS.replace("ab" * 32, ""), "key 'shop': expected sha256"),
+        (
+            GOOD_KEYS.replace("ab" * 32, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+            "key 'shop' is empty or a sample",
+        ),
+    ],
+)
+def test_keys_that_are_none_are_said_before_the_server_starts(content: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(CannotGuard, match=says):
+        check_access(Settings(keys_file=_keys(tmp_path, content)), Binding("127.0.0.1", 8000, 1))
+
+
+@pytest.mark.parametrize(
+    ("given", "host", "hosts"),
+    [
+        pytest.param((), "127.0.0.1", ("localhost", "127.0.0.1", "::1"), id="loopback"),
+        pytest.param((), "127.0.0.2", ("localhost", "127.0.0.1", "::1", "127.0.0.2"), id="another loopback"),
+        pytest.param((), "0.0.0.0", (), id="all addresses"),
+        pytest.param(("tandem.example",), "127.0.0.1", ("tandem.example",), id="as somebody says"),
+    ],
+)
+def test_on_loopback_the_service_has_the_names_of_loopback(
+    given: tuple[str, ...], host: str, hosts: tuple[str, ...]
+) -> None:
+    assert hosts_of(Settings(allowed_hosts=given), Binding(host, 8000, 1)) == hosts

@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 from service.core.deadline import NEVER, Deadline
-from service.core.errors import AlreadyLoaded, InvalidRequest, ModelFailed, UnknownModel, UnknownVersion
+from service.core.errors import (
+    AlreadyLoaded,
+    InvalidRequest,
+    ModelFailed,
+    ReplyTooLarge,
+    RequestTooLarge,
+    UnknownModel,
+    UnknownVersion,
+)
+from service.core.futures import Done
+from service.core.limits import Limits
 from service.core.messages import InferRequest, Target
 from service.core.signature import Column, Container, Output, Signature
 from service.core.table import Matrix, Values
@@ -47,7 +57,7 @@ class Service:
         self.stable = 1
         self.answers: list[Future[dict[str, Values]]] = []
         self.catalog = Catalog(self, self._load, keep=1)
-        self.server = ModelServer(self.catalog, _at_once)
+        self.server = ModelServer(self.catalog, _at_once, lambda accept: Done((accept.encode(), "text/plain")))
 
     def promote(self, name: str, version: int) -> None:
         self.stable = version
@@ -144,6 +154,33 @@ def test_request_that_cannot_be_read_ends_the_lease(service: Service, error: Bas
 
     assert _leases(service) == 0
     assert service.answers == []
+
+
+def limited(service: Service, limits: Limits) -> ModelServer:
+    return ModelServer(service.catalog, _at_once, service.server.metrics, limits)
+
+
+def test_request_of_too_many_rows_is_not_computed_and_ends_the_lease(service: Service) -> None:
+    server = limited(service, Limits(rows=0, cells=1, reply_bytes=8))
+
+    with pytest.raises(RequestTooLarge, match="1 rows"):
+        server.infer(Target("iris"), lambda _: _REQUEST)
+
+    assert service.answers == []
+    assert _leases(service) == 0
+
+
+@pytest.mark.parametrize(("limit", "is_sent"), [(7, False), (8, True)])
+def test_answer_that_is_too_large_fails_its_future_and_ends_the_lease(
+    service: Service, limit: int, is_sent: bool
+) -> None:
+    server = limited(service, Limits(rows=1, cells=1, reply_bytes=limit))
+    reply = server.infer(Target("iris"), lambda _: _REQUEST)
+
+    service.answers[0].set_result({"predict": np.zeros(1)})
+
+    assert isinstance(reply.exception(0), ReplyTooLarge) is not is_sent
+    assert _leases(service) == 0
 
 
 def test_unknown_model_is_told_before_the_request_is_read(service: Service) -> None:

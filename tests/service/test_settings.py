@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from service.settings import Settings
+from tests.faults.cases import fault
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +28,7 @@ def test_defaults_suit_a_laptop_and_trust_nobody() -> None:
     assert not settings.allow_version_mismatch
 
 
+@fault("B21", sent="sizes of batch and queue of 0, below, above what is allowed", expected="refused under their name")
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -36,6 +38,8 @@ def test_defaults_suit_a_laptop_and_trust_nobody() -> None:
         ("max_body_bytes", 1023), ("max_body_bytes", 2**31 + 1),
         ("timeout_s", 0), ("timeout_s", float("inf")), ("timeout_s", float("nan")),
         ("workers", 0), ("batch_rows", 0), ("queue_rows", 0), ("queue_bytes", 1023), ("max_waiting", 0),
+        ("batch_rows", 1_000_001), ("queue_rows", 10**9 + 1), ("queue_s", 0), ("queue_s", -1.0), ("queue_s", 3601),
+        ("queue_s", float("nan")), ("grpc_idle_s", 0), ("grpc_age_s", float("inf")),
         ("fidelity", "roughly"), ("pickle", "sometimes"), ("per_model", {"churn": 3}),
         ("device", "tpu"), ("log_format", "xml"), ("log_level", "loud"),
         ("allow_version_mismatch", "perhaps"), ("models", 3), ("trust", 3),

@@ -17,6 +17,7 @@ declare -A requirements=(
     [triton]='tritonclient[http,grpc]==2.73.0 grpcio-health-checking==1.81.1'
     [kserve]='kserve==0.21.0'
     [mlserver]='mlserver==1.7.1 pandas<3'
+    [schemathesis]='schemathesis==4.32.5'
     [mlflow]="mlflow-skinny==3.17.2 numpy pandas skops $scikit_learn"
 )
 names=("${@:2}")

@@ -93,6 +93,49 @@ def test_export_publishes_a_fitted_estimator_with_a_card(fitted: Path, tmp_path:
     assert (tmp_path / "flats" / "3" / "card.html").exists()
 
 
+@pytest.mark.parametrize(
+    ("format", "told", "card"),
+    [
+        ("joblib", "model.joblib", "The estimator itself is kept as a joblib file."),
+        ("skops", "model.skops", "The estimator itself is kept as a skops file."),
+        ("compiled", "none: compiled only", "Compiled only: the estimator itself is not in this folder"),
+    ],
+)
+def test_export_keeps_the_estimator_as_it_is_told(
+    format: str, told: str, card: str, fitted: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("skops.io", reason="skops is an extra")
+
+    result = run("export", fitted, "--name", "flats", "--sample", tmp_path / "data.csv", "--target", "price",
+                 "--models", tmp_path, "--format", format)  # fmt: skip
+
+    assert result.exit_code == 0, result.output
+    assert f"file      {told}" in result.stdout
+    assert card in (tmp_path / "flats" / "1" / "card.html").read_text()
+    kept = {path.name for path in (tmp_path / "flats" / "1").iterdir()} & {"model.joblib", "model.skops"}
+    assert kept == {told} - {"none: compiled only"}
+
+
+def test_export_signs_with_the_key_that_it_is_given(fitted: Path, tmp_path: Path) -> None:
+    run("keys", "create", tmp_path / "mine")
+
+    exported = run("export", fitted, "--name", "flats", "--sample", tmp_path / "data.csv", "--target", "price",
+                   "--models", tmp_path / "models", "--sign", tmp_path / "mine.key")  # fmt: skip
+    verified = run("verify", "flats", "--trusted-key", tmp_path / "mine.pub", "--models", tmp_path / "models")
+
+    assert (exported.exit_code, verified.exit_code) == (0, 0)
+    assert "flats 1: signed by" in verified.stdout
+
+
+def test_export_with_what_is_no_key_writes_nothing(fitted: Path, tmp_path: Path) -> None:
+    result = run("export", fitted, "--name", "flats", "--sample", tmp_path / "data.csv", "--target", "price",
+                 "--models", tmp_path / "models", "--sign", tmp_path / "data.csv")  # fmt: skip
+
+    assert result.exit_code == 1
+    assert "data.csv is no private key" in result.stderr
+    assert not (tmp_path / "models").exists()
+
+
 def test_export_needs_a_sample(fitted: Path) -> None:
     result = run("export", fitted, "--name", "flats")
 

@@ -32,13 +32,16 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEnc
 from sklearn.tree import DecisionTreeClassifier
 
 from service.core.errors import EstimatorUnusable, NameInvalid, VersionExists
-from service.core.rules import ModelRules
+from service.core.rules import ModelRules, Pickle
 from service.core.signature import Container
+from service.core.table import Matrix
 from service.loading.loader import Loader
 from service.protocols.native import Exchange, write_outputs
 from service.repository.manifest import GOLDEN, MANIFEST, MODEL, read_manifest
+from service.repository.model_file import SKOPS
 from service.repository.sources import Folder
 from service.runtimes.describe import FLOAT32_MAX, Described
+from tests.faults.cases import fault
 from training.export import ExportedModel, export
 from training.prove import Proven
 
@@ -383,6 +386,7 @@ _REFUSED: dict[str, tuple[Any, Any, str]] = {
 }  # fmt: skip
 
 
+@fault("M25", sent="an unfitted model, a lambda, and whatever else cannot be served", expected="refused at export")
 @pytest.mark.parametrize("case", _REFUSED)
 def test_what_cannot_be_served_is_refused_and_nothing_is_written(tmp_path: Path, case: str) -> None:
     estimator, X, told = _REFUSED[case]
@@ -406,6 +410,7 @@ export(Mine().fit([[1.0], [2.0]], [1, 2]), [[1.0], [2.0]], name="it", repository
 """
 
 
+@fault("M25", sent="a class of a script or notebook", expected="refused at export, with what mends it")
 def test_class_of_a_script_is_refused_with_what_mends_it(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _SCRIPT, str(tmp_path / "models")], capture_output=True, text=True, check=False
@@ -547,3 +552,44 @@ def test_estimator_that_works_in_place_is_served_and_leaves_the_sample_alone(
     assert np.array_equal(np.asarray(sample), before)
     assert exported.signature.output_names == ("predict", "predict_proba", "predict_log_proba", "decision_function")
     Loader()(Folder(tmp_path).scan().versions["it"][1])
+
+
+# How the estimator is kept
+
+
+@pytest.mark.parametrize("pickle", ["lazy", "always", "never"])
+def test_compiled_version_has_no_model_file_and_answers_like_the_estimator(pickle: Pickle, tmp_path: Path) -> None:
+    estimator = make_pipeline(StandardScaler(), LogisticRegression()).fit(_X, _Y)
+
+    exported = export(estimator, _X, name="churn", repository=tmp_path, format="compiled")
+
+    assert not {MODEL, SKOPS} & {file.name for file in exported.path.iterdir()}
+    assert exported.manifest.trust == []
+    found = Folder(tmp_path).scan().versions["churn"][1]
+    checked = Loader(rules=lambda _: ModelRules(fidelity="close", pickle=pickle))(found)
+    outputs = checked.manifest.signature.output_names
+    assert outputs == exported.signature.output_names
+    answers = checked.engine.run(Matrix(_X), outputs)
+    np.testing.assert_array_equal(answers["predict"], estimator.predict(_X))
+    np.testing.assert_allclose(answers["predict_proba"], estimator.predict_proba(_X), rtol=1e-12)
+
+
+def test_what_does_not_compile_cannot_do_without_its_model_file(tmp_path: Path) -> None:
+    estimator = FunctionTransformer(np.cbrt).fit(_X)
+
+    with pytest.raises(EstimatorUnusable, match="no compiled engine computes transform, so it cannot be exported"):
+        export(estimator, _X, name="roots", repository=tmp_path, format="compiled")
+
+    assert _is_empty(tmp_path)
+
+
+def test_estimator_kept_as_a_skops_file_answers_alike(tmp_path: Path) -> None:
+    pytest.importorskip("skops.io", reason="skops is an extra")
+    estimator = RandomForestClassifier(3, random_state=0).fit(_X, _Y)
+
+    exported = export(estimator, _X, name="churn", repository=tmp_path, format="skops")
+
+    assert (exported.path / SKOPS).read_bytes().startswith(b"PK")
+    assert MODEL not in exported.manifest.files
+    answers = _load(exported).engine.run(Matrix(_X), ("predict_proba",))
+    np.testing.assert_array_equal(answers["predict_proba"], estimator.predict_proba(_X))

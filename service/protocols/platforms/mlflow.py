@@ -53,9 +53,11 @@ PLAIN: Final = "text/plain; charset=utf-8"
 
 # Names of MLflow's own errors, by the status that Tandem gives an error. All that is wrong with a request is 400.
 _CODES: Final = {
+    401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",
     404: "RESOURCE_DOES_NOT_EXIST",
     422: "INVALID_PARAMETER_VALUE",
+    429: "REQUEST_LIMIT_EXCEEDED",
     500: "INTERNAL_ERROR",
     503: "TEMPORARILY_UNAVAILABLE",
 }
@@ -141,7 +143,7 @@ def require_media_type(content_type: str) -> str:
 ROUTES: Final = (
     PING,
     Route("GET", "/health", ping, Scope.PUBLIC, "Are the models loaded?", MLFLOW),
-    Route("GET", "/version", version, Scope.PUBLIC, "The version of this service", MLFLOW),
+    Route("GET", "/version", version, Scope.PREDICT, "The version of this service", MLFLOW),
     Route("POST", "/invocations", score, Scope.PREDICT, "Ask a model, as MLflow does", MLFLOW),
 )
 

@@ -131,7 +131,7 @@ def execution_parameters(server: Server, http: HttpRequest) -> HttpReply:
 ROUTES: Final = (
     PING,
     Route("POST", "/invocations", invoke, Scope.PREDICT, "Ask a model, as SageMaker does", SAGEMAKER),
-    Route("GET", "/execution-parameters", execution_parameters, Scope.PUBLIC, "How to send a batch", SAGEMAKER),
+    Route("GET", "/execution-parameters", execution_parameters, Scope.PREDICT, "How to send a batch", SAGEMAKER),
     Route("POST", "/models/{name}/invoke", invoke, Scope.PREDICT, "Ask one of several models", SAGEMAKER),
 )
 

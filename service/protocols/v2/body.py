@@ -133,9 +133,9 @@ class V2Body:
             tuple(tensors),
             _outputs(request.get("outputs")),
             id=request_id,
-            content_type=_text(parameters, "content_type"),
+            content_type=text_in(parameters, "content_type"),
             is_binary=_flag(parameters, "binary_data_output") or False,
-            timeout_s=_timeout(parameters.get("timeout")),
+            timeout_s=timeout_in(parameters),
         )
 
     def _tensor(self, entry: dict[str, Any], at: int, exact: bool) -> tuple[Tensor, int]:
@@ -159,7 +159,7 @@ class V2Body:
             )
         else:
             tensor = read_raw(name, datatype, shape, self._binary[at : at + size])
-        return replace(tensor, content_type=_text(parameters, "content_type")), size or 0
+        return replace(tensor, content_type=text_in(parameters, "content_type")), size or 0
 
     def write(self, reply: InferReply, request_id: str) -> HttpReply:
         """The answer in the form that the request, which was read, asked for. `request_id` stands in where it
@@ -249,14 +249,17 @@ def _flag(parameters: Mapping[str, Any], name: str) -> bool | None:
     return value
 
 
-def _text(parameters: Mapping[str, Any], name: str) -> str | None:
+def text_in(parameters: Mapping[str, Any], name: str) -> str | None:
+    """Raises InvalidRequest where it is there and no text."""
     value = parameters.get(name)
     if value is not None and not isinstance(value, str):
         raise InvalidRequest(f"{name}: expected a string; got {shorten(value)}")
     return value
 
 
-def _timeout(microseconds: Any) -> float | None:
+def timeout_in(parameters: Mapping[str, Any]) -> float | None:
+    """The longest that the caller waits, in seconds; it is sent in microseconds, and 0 is as long as it takes."""
+    microseconds = parameters.get("timeout")
     if microseconds is None or microseconds == 0:
         return None
     if type(microseconds) is not int or not 0 < microseconds < 2**53:

@@ -6,7 +6,6 @@ traces, log settings and statistics are not offered, and so are not in the table
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, Final
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from service import __version__
 from service.core.contracts import Server
-from service.core.errors import InvalidRequest, Unavailable, shorten
+from service.core.errors import InvalidRequest, Unavailable
 from service.core.futures import then
 from service.core.messages import InferReply, InferRequest, Target
 from service.core.names import parse_version
@@ -27,7 +26,7 @@ from service.protocols.rpc import Call, Handler, Kind, Rpc
 from service.protocols.status import refusal_of
 from service.protocols.v2 import repository
 from service.protocols.v2 import rest as v2
-from service.protocols.v2.body import require_offered
+from service.protocols.v2.body import require_offered, text_in, timeout_in
 from service.protocols.v2.tables import TensorAbout, choose_outputs, inputs_of, outputs_of, rows_of, tensors_of
 from service.protocols.v2.tensors import DATATYPES, Tensor, read_list, read_raw, text_of, write_raw
 
@@ -47,14 +46,14 @@ _CONTENTS: Final = {
 def infer(server: Server, request: Any, call: Call) -> Future[Any]:
     """Decode, compute, and encode when the answer is there."""
     parameters = _parameters(request, "the request")
-    content_type = _text(parameters, "content_type")
+    content_type = text_in(parameters, "content_type")
     wanted = [output.name for output in request.outputs]
 
     def read(signature: Signature) -> InferRequest:
         tensors = _tensors(request)
         for output in request.outputs:
             _parameters(output, f"output {output.name[:60]!r}")
-        if (timeout_s := _timeout(parameters)) is not None:
+        if (timeout_s := timeout_in(parameters)) is not None:
             call.deadline.bring_forward(timeout_s)
         return InferRequest(rows_of(tensors, signature, content_type), choose_outputs(wanted, signature))
 
@@ -110,7 +109,7 @@ def _read(entry: Any, raw: bytes | None) -> Tensor:
         tensor = read_raw(entry.name, entry.datatype, shape, raw)
     else:
         tensor = read_list(entry.name, entry.datatype, shape, _elements(entry), exact=True)
-    return replace(tensor, content_type=_text(parameters, "content_type"))
+    return replace(tensor, content_type=text_in(parameters, "content_type"))
 
 
 def _elements(entry: Any) -> list[Any] | NDArray[Any]:
@@ -161,23 +160,6 @@ def _parameters(message: Any, what: str) -> dict[str, Any]:
     }
     require_offered(found, what)
     return found
-
-
-def _text(parameters: Mapping[str, Any], name: str) -> str | None:
-    value = parameters.get(name)
-    if value is not None and not isinstance(value, str):
-        raise InvalidRequest(f"{name}: expected a string_param; got {shorten(value)}")
-    return value
-
-
-def _timeout(parameters: Mapping[str, Any]) -> float | None:
-    """The longest that the caller waits, in seconds; it is sent in microseconds, and 0 is as long as it takes."""
-    microseconds = parameters.get("timeout")
-    if microseconds is None or microseconds == 0:
-        return None
-    if type(microseconds) is not int or microseconds < 0:
-        raise InvalidRequest(f"timeout: expected whole microseconds; got {shorten(microseconds)}")
-    return microseconds / 1e6
 
 
 # -- what there is -------------------------------------------------------------------------------
@@ -268,7 +250,7 @@ def _unary(method: str, handler: Handler, scope: Scope) -> Rpc:
 RPCS: Final = (
     _unary("ServerLive", live, Scope.PUBLIC),
     _unary("ServerReady", ready, Scope.PUBLIC),
-    _unary("ServerMetadata", about_server, Scope.PUBLIC),
+    _unary("ServerMetadata", about_server, Scope.PREDICT),
     _unary("ModelReady", model_ready, Scope.PREDICT),
     _unary("ModelMetadata", about_model, Scope.PREDICT),
     _unary("ModelConfig", config, Scope.PREDICT),

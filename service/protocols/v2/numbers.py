@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from service.protocols.json_body import MAX_DEPTH
 from service.protocols.number_rows import LEAST_BYTES, simdjson
 from service.protocols.v2.tensors import DATATYPES
 from service.protocols.values import exact_integers
@@ -21,7 +22,8 @@ def read_number_body(body: bytes) -> dict[str, Any] | None:
     """The body as JSON, but for the data of its input, which is an array; or None where the long way must look."""
     if simdjson is None or len(body) < LEAST_BYTES or not body.startswith(b"{"):
         return None
-    if body.count(b'"datatype"') != 1:  # several tensors, found without a parser
+    # Several tensors, and what may be nested too deep, found without a parser.
+    if body.count(b'"datatype"') != 1 or body.count(b"{") > MAX_DEPTH:
         return None
     try:
         parsed = simdjson.Parser().parse(body)

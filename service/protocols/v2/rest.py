@@ -87,8 +87,8 @@ def model_ready(server: Server, http: HttpRequest) -> HttpReply:
 
 def _routes() -> tuple[Route, ...]:
     routes = [
-        Route("GET", "/v2", about_server, Scope.PUBLIC, "Server metadata", V2),
-        Route("GET", "/v2/", about_server, Scope.PUBLIC, "Server metadata", V2),
+        Route("GET", "/v2", about_server, Scope.PREDICT, "Server metadata", V2),
+        Route("GET", "/v2/", about_server, Scope.PREDICT, "Server metadata", V2),
         Route("GET", "/v2/health/live", live, Scope.PUBLIC, "Does the process answer?", V2),
         Route("GET", "/v2/health/ready", ready, Scope.PUBLIC, "Are the models loaded?", V2),
         Route("GET", "/v2/models", list_models, Scope.PREDICT, "Names of the models", V2),

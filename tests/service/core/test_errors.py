@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.core import errors
-from service.core.errors import InvalidRows, Problem, shorten
+from service.core.errors import InvalidRows, Problem, UnknownModel, shorten
 
 
 @pytest.mark.parametrize(
@@ -75,3 +75,11 @@ def test_value_is_shown_on_one_line_of_at_most_sixty_characters(value: Any) -> N
 
     assert len(shown) <= 60
     assert shown.isprintable()
+
+
+def test_log_hears_where_rows_are_wrong_and_no_value_of_them() -> None:
+    error = InvalidRows([Problem(3, "age", "a number", "'c4n4ry'"), Problem(4, "age", "a number", "'x'")])
+
+    assert str(error) == "row 3, column 'age': expected a number, got 'c4n4ry' (and 1 more)"
+    assert error.for_log == "row 3, column 'age': expected a number (and 1 more)"
+    assert UnknownModel().for_log == str(UnknownModel())

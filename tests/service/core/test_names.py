@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.core.errors import NameInvalid
-from service.core.names import check_name, is_name, parse_version
+from service.core.errors import NameInvalid, NameReserved
+from service.core.names import RESERVED, check_model_name, check_name, is_name, parse_version
+from service.protocols.routes import by_path
+from service.settings import DialectName
+from tests.faults.cases import fault
 
 
 @pytest.mark.parametrize("text", ["a", "7", "Wine", "wine-2.1_b", "a.b-c_d", "x" * 100])
@@ -54,3 +59,23 @@ def test_version_is_a_positive_number(text: str, version: int) -> None:
 @pytest.mark.parametrize("text", ["", "0", "01", "-1", "+1", "1e3", "1.0", "1_0", " 1", "1\n", "1" * 10, "latest", "٣"])
 def test_other_spelling_is_no_version(text: str) -> None:
     assert parse_version(text) is None
+
+
+@fault("N07", sent="a model called like the beginning of each path of the service", expected="refused")
+def test_no_path_begins_with_what_a_model_may_be_called() -> None:
+    paths = by_path(get_args(DialectName), [])
+
+    first = {path.split("/")[1] for path in paths} - {""}
+
+    assert first <= RESERVED
+    for name in first:
+        with pytest.raises(NameReserved, match=f"a model cannot be called '{name}'"):
+            check_model_name(name)
+
+
+@fault("N02", sent="model.v1, a..b, ...", expected="one pattern at export, load and request: the first is a name")
+def test_model_is_called_as_names_are_spelt() -> None:
+    assert check_model_name("model.v1") == "model.v1"
+    for text in ("a..b", "...", "a/b"):
+        with pytest.raises(NameInvalid):
+            check_model_name(text)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from service.core.plain import plain, plain_label
 from service.core.table import SparseRows, Values
+from tests.faults.cases import fault
 
 NAN, INF = math.nan, math.inf
 
@@ -126,6 +127,7 @@ def test_memory_layout_does_not_show(array: NDArray[Any]) -> None:
     assert as_json(array) == [[1, 2], [3, 4]]
 
 
+@fault("T17", sent="labels that are bytes, numpy scalars, dates, tuples", expected="one form in JSON, without loss")
 @pytest.mark.parametrize(
     ("label", "content"),
     [
@@ -156,6 +158,7 @@ def test_label_has_one_json_form(label: Any, content: Any) -> None:
     assert type(got) is type(content)
 
 
+@fault("T17", sent="labels without a form in JSON", expected="refused at export, and by the golden rows at load")
 @pytest.mark.parametrize("label", [object(), 1j, {1}, Decimal(1)], ids=lambda label: type(label).__name__)
 def test_label_without_a_json_form_is_refused_by_its_type(label: Any) -> None:
     with pytest.raises(TypeError, match="has no JSON form"):

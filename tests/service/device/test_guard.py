@@ -9,6 +9,7 @@ from service.core.errors import CannotAnswer, ModelFailed, RowsRefused
 from service.core.table import Frame, Matrix, SparseRows, Table, Values
 from service.device.guard import SHORT_S, GuardedEngine, Watch
 from service.runtimes.device_errors import DeviceUnavailable
+from tests.faults.cases import fault
 
 
 class Engine:
@@ -53,6 +54,7 @@ def _rows(n: int) -> Matrix:
     return Matrix(np.arange(2.0 * n).reshape(n, 2))
 
 
+@fault("G02", sent="out of memory on a batch", expected="computed in halves")
 @pytest.mark.parametrize("error", [MemoryError, ModelFailed], ids=["as it is", "wrapped"])
 def test_batch_too_large_for_the_memory_is_computed_in_halves(error: type[Exception]) -> None:
     engine = Engine(_holds(3, error))
@@ -75,6 +77,7 @@ def test_halves_of_a_frame_are_frames() -> None:
     assert np.array_equal(answers["predict"], [0, 1, 2, 3])  # type: ignore[arg-type]
 
 
+@fault("G02", sent="out of memory on half a batch", expected="DeviceUnavailable: another engine, or 503")
 @pytest.mark.parametrize("n", [1, 8])
 def test_half_that_is_too_large_as_well_is_for_another_engine(n: int) -> None:
     engine = Engine(_holds(0))
@@ -111,6 +114,7 @@ def test_other_errors_are_left_as_they_are() -> None:
     assert engine.calls == [4]
 
 
+@fault("G03", sent="a CUDA error that poisons the process", expected="the process is left")
 def test_process_is_left_after_an_error_that_poisons_it() -> None:
     def instead(rows: Table) -> None:
         raise ModelFailed from RuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")

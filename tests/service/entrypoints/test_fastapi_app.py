@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from service.entrypoints import fastapi_app
 from service.entrypoints.fastapi_app import LARGE_BYTES, create_app, create_router
 from service.settings import Settings
+from tests.faults.cases import fault
 from tests.service.entrypoints.slow import SlowTandem
 
 ROW = {"x0": 1.0, "x1": 2.0}
@@ -139,6 +140,8 @@ async def test_a_request_past_its_deadline_gets_504_and_the_others_are_answered(
     assert tandem.server.deadlines[0].is_cancelled
 
 
+@pytest.mark.front("uvicorn")
+@fault("H28", sent="the caller hangs up while its prediction waits", expected="dropped; 499 in the log")
 @pytest.mark.anyio
 async def test_caller_that_hangs_up_takes_its_work_along() -> None:
     tandem: Any = SlowTandem(timeout_s=60)
@@ -164,7 +167,7 @@ async def test_caller_that_hangs_up_takes_its_work_along() -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(("chunks", "status"), [(1, 405), (2, 413), (100, 413)])
+@pytest.mark.parametrize(("chunks", "status"), [(1, 415), (2, 413), (100, 413)])
 async def test_the_limit_holds_without_a_declared_length(chunks: int, status: int) -> None:
     tandem: Any = SlowTandem(timeout_s=5)
     app = FastAPI()
@@ -178,7 +181,7 @@ async def test_the_limit_holds_without_a_declared_length(chunks: int, status: in
             yield b" " * 1024
 
     async with client_of(app) as client:
-        response = await client.put("/models/slow/predict", content=body())
+        response = await client.post("/models/slow/predict", content=body())
 
     assert response.status_code == status
     assert sent <= 2, "no more is read than is needed to know"
@@ -198,6 +201,19 @@ async def test_what_is_no_http_request_is_left_to_the_app(models: Path) -> None:
     await app({"type": "websocket", "path": "/models", "headers": [], "query_string": b""}, receive, send)
 
     assert [message["type"] for message in sent] == ["websocket.close"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("path", ["/models", "/nowhere"])
+@pytest.mark.parametrize(("headers", "closing"), [({}, None), ({"Expect": "100-continue"}, "close")])
+async def test_a_refusal_ends_the_connection_only_if_the_body_is_held_back(
+    models: Path, path: str, headers: dict[str, str], closing: str | None
+) -> None:
+    async with client_of(create_app(Settings(models=models))) as client:
+        response = await client.request("DELETE", path, json=ROW, headers=headers)
+
+    assert response.status_code in (404, 405)
+    assert response.headers.get("connection") == closing
 
 
 def test_repeated_headers_are_one_list() -> None:
@@ -231,7 +247,8 @@ def test_app_is_built_once_from_the_environment(models: Path) -> None:
 
     told = subprocess.run(
         [sys.executable, "-c", code],
-        env={"TANDEM_MODELS": str(models)}, capture_output=True, text=True, check=True, timeout=60,
+        env={"TANDEM_MODELS": str(models), "TANDEM_LOG_FORMAT": "console"},  # JSON catches what is printed
+        capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
 
     assert told.stdout.strip() == str(models)

@@ -106,7 +106,7 @@ def test_threads_that_may_wait_for_models_are_counted() -> None:
     assert again.status_code == 504  # there is a seat again
 
 
-@pytest.mark.parametrize(("size", "status"), [(1024, 405), (1025, 413)])
+@pytest.mark.parametrize(("size", "status"), [(1024, 415), (1025, 413)])
 def test_the_limit_holds_without_a_declared_length(size: int, status: int) -> None:
     tandem: Any = SlowTandem(timeout_s=5)
     app = Flask("limited")
@@ -114,7 +114,7 @@ def test_the_limit_holds_without_a_declared_length(size: int, status: int) -> No
     body = Counted(b" " * size)
 
     with app.test_client() as client:
-        response = client.put("/models/slow/predict", environ_overrides=chunked(body))
+        response = client.post("/models/slow/predict", environ_overrides=chunked(body))
 
     assert response.status_code == status
     assert body.taken == size
@@ -132,12 +132,13 @@ def test_a_body_that_breaks_off_is_the_callers_fault() -> None:
     assert response.json is not None and response.json["detail"] == "the body broke off before its end"
 
 
-@pytest.mark.parametrize("path", ["//models", "///health/live"])
-def test_a_path_of_two_slashes_is_another_path(path: str, models: Path) -> None:
+@pytest.mark.parametrize("path", ["//models", "///health/live", "/models/sums\n", "/health/live\n"])
+def test_a_path_with_two_slashes_or_a_newline_is_another_path(path: str, models: Path) -> None:
     with client_of(create_app(Settings(models=models))) as client:
         response = client.get("/", environ_overrides={"PATH_INFO": path})
 
     assert (response.status_code, response.mimetype) == (404, "application/problem+json")
+    assert response.json is not None and response.json["type"] == "urn:tandem:problem:unknown-route"
 
 
 def test_importing_the_module_builds_no_app() -> None:
@@ -159,7 +160,8 @@ def test_app_is_built_once_from_the_environment(models: Path) -> None:
 
     told = subprocess.run(
         [sys.executable, "-c", code],
-        env={"TANDEM_MODELS": str(models)}, capture_output=True, text=True, check=True, timeout=60,
+        env={"TANDEM_MODELS": str(models), "TANDEM_LOG_FORMAT": "console"},  # JSON catches what is printed
+        capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
 
     assert told.stdout.strip() == str(models)

@@ -16,14 +16,17 @@ import grpc
 import numpy as np
 import pytest
 
+from service import figures
 from service.core.errors import ModelFailed
 from service.core.messages import InferReply
-from service.entrypoints import grpc_calls
+from service.entrypoints.grpc_calls import address_of
 from service.entrypoints.grpc_server import CannotListen, GrpcServer
 from service.protocols.protos import inference_pb as pb
 from service.protocols.protos.health_pb import HealthCheckRequest, HealthCheckResponse
 from service.settings import Settings
 from tests.conformance.servers import free_port
+from tests.faults import h2
+from tests.faults.cases import fault
 from tests.service.entrypoints.slow import SlowServer
 from tests.service.protocols.fake_server import SHOP, FakeServer
 
@@ -70,6 +73,10 @@ class Beside:
     def __init__(self, server: Any = None, **settings: Any) -> None:
         self.server = server or Answering()
         self.settings = Settings(grpc_port=free_port(), **settings)
+        # Nothing is scraped here: neither models nor queues are looked at.
+        self.figures = figures.Figures(self.settings, None, None, lambda: 0)  # type: ignore[arg-type]
+        self.api = types.SimpleNamespace(under_way=set())
+        self.guard = None
         self.grpc = GrpcServer(self)  # type: ignore[arg-type]
         self.address = f"127.0.0.1:{self.settings.grpc_port}"
 
@@ -112,7 +119,7 @@ def refused(call: Callable[[], Any]) -> grpc.RpcError:
 def lines(monkeypatch: pytest.MonkeyPatch) -> queue.Queue[dict[str, Any]]:
     """The access log, line by line."""
     written: queue.Queue[dict[str, Any]] = queue.Queue()
-    monkeypatch.setattr(grpc_calls, "log_access", lambda **fields: written.put(fields))
+    monkeypatch.setattr(figures, "log_access", lambda **fields: written.put(fields))
     return written
 
 
@@ -128,7 +135,23 @@ def test_a_call_is_answered_and_logged_under_its_callers_own_id(lines: queue.Que
     assert dict(call.trailing_metadata())["x-request-id"] == "mine"
     line = lines.get(timeout=_PATIENCE_S)
     assert line.pop("ms") >= 0
-    assert line == {"method": "GRPC", "path": _INFER, "status": 200, "request_id": "mine", "error": None}
+    assert line == {"method": "GRPC", "path": _INFER, "status": 200, "request_id": "mine", "error": None,
+                    "caller": None, "trace_id": None}  # fmt: skip
+
+
+@fault("R03", sent="bad messages", expected="INVALID_ARGUMENT, what is wrong")
+def test_calls_are_counted_as_requests_are() -> None:
+    with running() as beside, channel_to(beside) as channel:
+        infer(channel)(request(), timeout=_PATIENCE_S)
+        refused(lambda: infer(channel)(b"\xff", timeout=_PATIENCE_S))
+
+    meter = beside.figures.meter
+    meter.fold()
+    assert meter.counts.counters["tandem_requests_total"] == {
+        (_INFER, "grpc", "GRPC", "200", "ok"): 1,
+        (_INFER, "grpc", "GRPC", "400", "unreadable-request"): 1,
+    }
+    assert not beside.api.under_way
 
 
 @pytest.mark.parametrize(
@@ -150,6 +173,7 @@ def test_a_bad_request_is_told_what_is_wrong(
     assert lines.get(timeout=_PATIENCE_S)["status"] == status
 
 
+@fault("R03", sent="a failure inside", expected="INTERNAL without details")
 def test_what_fails_inside_is_no_business_of_the_caller(lines: queue.Queue[dict[str, Any]]) -> None:
     failure = ZeroDivisionError("/secret/path")
     with running(Answering(error=failure)) as beside, channel_to(beside) as channel:
@@ -159,6 +183,7 @@ def test_what_fails_inside_is_no_business_of_the_caller(lines: queue.Queue[dict[
     assert lines.get(timeout=_PATIENCE_S)["error"] is failure
 
 
+@fault("R03", sent="a method that is not there", expected="UNIMPLEMENTED")
 def test_what_is_not_offered_is_unimplemented() -> None:
     with running(dialects=("v1",)) as beside, channel_to(beside) as channel:
         statistics = channel.unary_unary("/inference.GRPCInferenceService/ModelStatistics")
@@ -167,6 +192,7 @@ def test_what_is_not_offered_is_unimplemented() -> None:
         assert refused(lambda: infer(channel)(b"", timeout=_PATIENCE_S)).code() is grpc.StatusCode.UNIMPLEMENTED
 
 
+@fault("R01", "R11", sent="a message of more than max_body_bytes, compressed or not", expected="RESOURCE_EXHAUSTED")
 @pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
 def test_a_message_that_is_too_large_is_refused_unread(compression: grpc.Compression) -> None:
     fits, too_large = (pb.ModelInferRequest(inputs=_PERSON, id="x" * size).SerializeToString() for size in (900, 1100))
@@ -192,6 +218,21 @@ def test_models_are_changed_only_where_the_operator_lets_callers(allowed: bool) 
     assert server.changes == ([("unload", "shop")] if allowed else [])
 
 
+@pytest.mark.parametrize("value", ["é".encode(), b"\xff\xfe"], ids=["utf-8", "no text"])
+def test_metadata_that_is_not_ascii_is_refused_without_a_traceback_in_the_log(
+    value: bytes, lines: queue.Queue[dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    with running() as beside, h2.Connection(beside.settings.grpc_port or 0) as connection:
+        block = h2.call_headers(_INFER.encode(), [(b"x-odd", value)])
+        asked = h2.frame(h2.DATA, 1, h2.message(request().SerializeToString()), h2.END_STREAM)
+        connection.send(h2.frame(h2.HEADERS, 1, block, h2.END_HEADERS), asked)
+        trailers = next(one for one in connection.frames() if one.kind == h2.HEADERS and one.flags & h2.END_STREAM)
+
+    assert b"the metadata 'x-odd' is not ASCII" in trailers.payload
+    assert lines.get(timeout=_PATIENCE_S)["status"] == 400
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 # -- answers that take their time ----------------------------------------------------------------
 
 
@@ -206,6 +247,7 @@ def test_an_answer_may_come_from_another_thread_later() -> None:
         assert call.result().model_name == "shop"
 
 
+@fault("R05", sent="no deadline of the caller's", expected="DEADLINE_EXCEEDED by the service's own")
 def test_the_services_own_deadline_is_told(lines: queue.Queue[dict[str, Any]]) -> None:
     server = Pending()
     with running(server, timeout_s=0.05) as beside, channel_to(beside) as channel:
@@ -216,6 +258,7 @@ def test_the_services_own_deadline_is_told(lines: queue.Queue[dict[str, Any]]) -
     assert lines.get(timeout=_PATIENCE_S)["status"] == 504
 
 
+@fault("R05", sent="a deadline sooner than the service's", expected="DEADLINE_EXCEEDED")
 def test_the_callers_deadline_counts_where_it_is_sooner() -> None:
     server = Pending()
     with running(server, timeout_s=60) as beside, channel_to(beside) as channel:
@@ -226,6 +269,7 @@ def test_the_callers_deadline_counts_where_it_is_sooner() -> None:
     assert server.deadlines[0].seconds <= 0.2
 
 
+@fault("R06", sent="a call cancelled while it waits", expected="dropped; 499 in the log")
 def test_a_caller_that_hangs_up_cancels_what_is_not_begun(lines: queue.Queue[dict[str, Any]]) -> None:
     server = Pending()
     with running(server) as beside, channel_to(beside) as channel:
@@ -282,6 +326,7 @@ def test_a_stream_that_waits_ends_with_the_service() -> None:
     assert (error.code(), error.details()) == (grpc.StatusCode.UNAVAILABLE, "the service is stopping")
 
 
+@fault("R12", sent="a watch through load, ready and the end", expected="NOT_SERVING, SERVING, NOT_SERVING")
 def test_a_watcher_hears_of_changes_and_of_the_end() -> None:
     server = Answering(is_ready=False)
     with running(server) as beside, channel_to(beside) as channel:
@@ -304,6 +349,7 @@ def test_a_watcher_hears_of_changes_and_of_the_end() -> None:
 # -- beginning and end ---------------------------------------------------------------------------
 
 
+@fault("R12", "R15", sent="a stop while a call is under way", expected="answered; new ones UNAVAILABLE")
 def test_stop_answers_what_was_accepted_and_nothing_else() -> None:
     server = Pending()
     with running(server) as beside, channel_to(beside) as channel:
@@ -355,24 +401,6 @@ def test_greenlets_are_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(CannotListen, match="--worker-class gthread"):
         Beside().grpc.start()
-
-
-@pytest.mark.parametrize(("function", "starts"), [("setup", False), ("spawn_worker", True)])
-def test_gunicorn_starts_it_in_the_workers_only(function: str, starts: bool) -> None:
-    beside = Beside()
-    arbiter: dict[str, Any] = {"__name__": "gunicorn.arbiter", "start": beside.grpc.start}
-    exec(f"def {function}(): start()", arbiter)
-
-    arbiter[function]()
-
-    try:
-        with channel_to(beside) as channel:
-            if starts:
-                assert infer(channel)(request(), timeout=_PATIENCE_S).model_name == "shop"
-            else:
-                assert refused(lambda: infer(channel)(request(), timeout=5)).code() is grpc.StatusCode.UNAVAILABLE
-    finally:
-        beside.grpc.stop()
 
 
 _FORK: Final = """
@@ -445,3 +473,16 @@ def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script, *arguments],
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [
+        ("ipv4:127.0.0.1:4711", "127.0.0.1"),
+        ("ipv6:%5B::1%5D:4711", "::1"),
+        ("ipv6:[::1]:4711", "::1"),
+        ("unix:", "unix:"),
+    ],
+)
+def test_address_of_a_peer(peer: str, address: str) -> None:
+    assert address_of(peer) == address

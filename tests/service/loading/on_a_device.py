@@ -30,7 +30,7 @@ def open_wrong(spec: dict[str, Any]) -> Engine:
 
 def open_worse_after_a_restart(spec: dict[str, Any]) -> Engine:
     """Exact in the first process that opens it, close in the next."""
-    opened = Path(spec["folder"], "opened")
+    opened = Path(spec["folder"]).parent / "opened"
     if opened.exists():
         return _Off(open_hosted(spec), 1e-8)
     opened.touch()

@@ -31,6 +31,7 @@ from service.repository.manifest import GOLDEN, MANIFEST, read_manifest
 from service.repository.sources import Folder
 from service.runtimes.device_process import DeviceProcess
 from service.runtimes.remote import DeviceClient, RemoteEngine
+from tests.faults.cases import fault
 from training.export import export
 
 _PATIENCE_S = 60.0
@@ -92,6 +93,7 @@ def test_isolated_model_answers_with_its_own_numbers(process: DeviceProcess, loa
     assert np.array_equal(_asked(checked, "predict"), _FOREST.predict(_X))
 
 
+@fault("B13", sent="kill -9 of the process of an isolated model", expected="its requests 503 at once; it comes back")
 def test_isolated_model_that_crashes_fails_its_requests_at_once_and_comes_back(
     process: DeviceProcess, load: Any
 ) -> None:
@@ -166,6 +168,7 @@ def test_engine_on_the_device_is_one_more_option_with_its_own_cost(process: Devi
     assert np.array_equal(_asked(checked), _FOREST.predict_proba(_X))
 
 
+@fault("G03", sent="the device's process gone", expected="the CPU answers")
 @pytest.mark.parametrize("process", [_ON_A_DEVICE], indirect=True)
 def test_while_the_device_is_away_the_cpu_answers(process: DeviceProcess, load: Any) -> None:
     checked = load(Elsewhere(gpu=DeviceClient(process.path)), engine="nvforest")
@@ -185,6 +188,7 @@ def test_where_only_the_device_may_answer_its_absence_is_told(process: DevicePro
         _ask_until_it_fails(checked)
 
 
+@fault("G06", sent="an engine that cannot be opened on the device", expected="dropped with the reason; the CPU serves")
 def test_engine_that_does_not_open_on_the_device_is_dropped_and_the_cpu_serves(
     process: DeviceProcess, load: Any
 ) -> None:
@@ -201,7 +205,7 @@ def test_engine_that_was_exact_must_be_so_after_a_restart_too(
     found = Folder(Path(shutil.copytree(models, tmp_path / "models"))).scan().versions["forest"][1]
     manifest = read_manifest(found.path, found.name, found.version)
     golden = read_golden((found.path / GOLDEN).read_bytes(), manifest.signature)
-    rules = {"trust": [], "allow_version_mismatch": False, "rules": {"fidelity": "close"}}
+    rules = {"trust": [], "allow_version_mismatch": False, "allow_shared_files": False, "rules": {"fidelity": "close"}}
     (trial,) = Elsewhere(gpu=DeviceClient(process.path)).on_gpu(found, manifest, golden, rules)
     assert trial.option is not None and isinstance(trial.option.engine, RemoteEngine)
     assert "predict_proba" in trial.option.exact
@@ -226,6 +230,11 @@ def test_engine_that_no_export_could_prove_is_proven_on_the_device(process: Devi
     assert np.array_equal(_asked(checked, "predict"), _SCORES.predict(_X))
 
 
+@fault(
+    "G04",
+    sent="an engine whose golden rows disagree on the device",
+    expected="its outputs dropped, with the reason",
+)
 @pytest.mark.parametrize("process", [_WRONG], indirect=True)
 def test_outputs_that_disagree_on_the_device_are_dropped_and_told(process: DeviceProcess, load: Any) -> None:
     checked = load(Elsewhere(gpu=DeviceClient(process.path)), "scores")
@@ -251,7 +260,9 @@ def test_engine_that_is_not_installed_on_the_device_is_dropped_with_the_reason(
 def test_without_a_gpu_its_engine_is_told_to_be_unproven_and_no_file_is_opened(
     load: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("service.loading.loader.open_model", lambda *_, **__: pytest.fail("the model file was opened"))
+    monkeypatch.setattr(
+        "service.loading.loader.open_estimator", lambda *_, **__: pytest.fail("the model file was opened")
+    )
 
     checked = load(Elsewhere(), "scores")
 

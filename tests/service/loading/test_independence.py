@@ -9,6 +9,7 @@ import pytest
 from service.core.errors import CannotAnswer
 from service.core.table import Matrix, SparseRows, Table, Values
 from service.loading.independence import row_by_row
+from tests.faults.cases import fault
 
 _ROWS = Matrix(np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
 
@@ -34,6 +35,7 @@ def _by_order(name: str, values: Any) -> Any:
     return values * (1 + 1e-15 * len(values))
 
 
+@fault("B03", sent="an estimator whose answers depend on the other rows", expected="never merged")
 @pytest.mark.parametrize(
     ("change", "merges"),
     [

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,13 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 from service.core.errors import (
     DigestMismatch,
     EstimatorUnusable,
+    FileNotPrivate,
     GoldenDisagrees,
     LibraryMismatch,
     ManifestInvalid,
     ModelFileUnreadable,
+    SandboxRefused,
+    SignatureMissing,
     UntrustedNames,
 )
 from service.core.rules import Fidelity, ModelRules, Pickle
@@ -35,9 +39,13 @@ from service.core.signature import Container
 from service.core.table import Matrix
 from service.loading.loader import Checked, Loader
 from service.loading.options import GOLDEN_RTOL
+from service.loading.sandbox import Sandbox
 from service.protocols.native import Exchange
-from service.repository.manifest import GOLDEN, MANIFEST, MODEL, digest, installed_libraries
+from service.repository.manifest import GOLDEN, MANIFEST, MODEL, Manifest, digest, installed_libraries
+from service.repository.model_file import SKOPS
+from service.repository.signing import create_keys, read_signer, read_trusted_keys, sign_version
 from service.repository.sources import BareFile, Folder, Found
+from tests.faults.cases import fault
 from training.export import export
 
 _X = np.random.RandomState(0).uniform(size=(40, 3))
@@ -146,18 +154,20 @@ def test_cut_model_file_is_refused_although_its_digest_agrees(version: Path) -> 
         _load(version)
 
 
+@fault("M12", sent="a model that gives other numbers on its stored rows", expected="refused")
 def test_model_that_answers_otherwise_is_refused(version: Path) -> None:
     other = make_pipeline(StandardScaler(), LogisticRegression(C=0.01)).fit(_X, _Y)
-    joblib.dump(other, version / "other")
-    _put(version, MODEL, (version / "other").read_bytes())
+    joblib.dump(other, version.parent / "other")
+    _put(version, MODEL, (version.parent / "other").read_bytes())
 
     with pytest.raises(GoldenDisagrees, match="version 1 of churn does not repeat its golden rows"):
         _load(version)
 
 
+@fault("M12", sent="a model that fails on its stored rows", expected="refused with the cause")
 def test_model_that_fails_on_its_golden_rows_is_refused_with_the_cause(version: Path) -> None:
-    joblib.dump(LogisticRegression().fit(_X[:, :2], _Y), version / "narrow")
-    _put(version, MODEL, (version / "narrow").read_bytes())
+    joblib.dump(LogisticRegression().fit(_X[:, :2], _Y), version.parent / "narrow")
+    _put(version, MODEL, (version.parent / "narrow").read_bytes())
 
     with pytest.raises(GoldenDisagrees, match="fails on its golden rows: predict: X has 3 features"):
         _load(version)
@@ -213,6 +223,7 @@ def _other_scikit_learn(manifest: dict[str, Any]) -> None:
     manifest["libraries"]["scikit-learn"] = "0.1.2"
 
 
+@fault("M13", sent="a version of another scikit-learn", expected="refused, naming the option")
 def test_model_of_another_minor_version_of_scikit_learn_is_refused(version: Path) -> None:
     _change_manifest(version, _other_scikit_learn)
 
@@ -252,6 +263,7 @@ def test_code_outside_of_the_allow_list_is_refused_with_the_option_that_trusts_i
         _load(version, trust=["shutil.which"])
 
 
+@fault("M14", sent="a class that lies in the model's folder", expected="refused; nothing is imported from there")
 def test_trust_is_never_taken_from_beside_the_model(version: Path, tmp_path: Path) -> None:
     joblib.dump(FunctionTransformer(shutil.which).fit(_X), tmp_path / "odd.joblib")
     _put(version, MODEL, (tmp_path / "odd.joblib").read_bytes())
@@ -355,3 +367,110 @@ def test_importing_the_loader_loads_neither_scikit_learn_nor_pandas() -> None:
     code = "import sys, service.loading.loader; sys.exit(bool({'sklearn', 'pandas', 'scipy'} & set(sys.modules)))"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# The sandbox
+
+
+class _Sandbox(Sandbox):
+    """Refuses everything, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(memory_bytes=1, seconds=1)
+        self.asked: list[tuple[str, bytes, bool]] = []
+
+    def try_out(
+        self, name: str, content: bytes, trusted: Sequence[str], proof: tuple[Manifest, bytes] | None = None
+    ) -> None:
+        self.asked.append((name, content, proof is not None))
+        raise SandboxRefused("no")
+
+
+def test_model_file_is_tried_out_before_it_is_opened_here(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox = _Sandbox()
+    monkeypatch.setattr("service.loading.loader.open_estimator", lambda *_: pytest.fail("it was opened"))
+
+    with pytest.raises(SandboxRefused):
+        _load(version, sandbox=sandbox)
+
+    assert sandbox.asked == [(MODEL, (version / MODEL).read_bytes(), True)]
+
+
+def test_bare_file_is_tried_out_before_it_is_opened_here(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox = _Sandbox()
+    monkeypatch.setattr("service.loading.loader.open_estimator", lambda *_: pytest.fail("it was opened"))
+
+    with pytest.raises(SandboxRefused):
+        Loader(sandbox=sandbox)(BareFile(version / MODEL).scan().versions["model"][1])
+
+    assert sandbox.asked == [(MODEL, (version / MODEL).read_bytes(), False)]
+
+
+@pytest.mark.parametrize("pickle", ["lazy", "never"])
+def test_model_file_that_stays_closed_is_not_tried_out(version: Path, pickle: Pickle) -> None:
+    sandbox = _Sandbox()
+
+    _load(version, pickle=pickle, sandbox=sandbox)
+
+    assert sandbox.asked == []
+
+
+def test_version_with_two_model_files_is_refused(version: Path) -> None:
+    _put(version, SKOPS, b"PK")
+
+    with pytest.raises(ManifestInvalid, match="two model files"):
+        _load(version)
+
+
+# Libraries that differ
+
+
+@fault("M13", sent="a version of another patch of scikit-learn, or of another Python", expected="served, and told")
+def test_libraries_that_differ_are_told_in_the_log_and_of_the_version(
+    version: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours = installed_libraries()["scikit-learn"]
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["libraries"]["scikit-learn"] = f"{ours}.post7"
+        manifest["python"] = "3.9.1"
+
+    _change_manifest(version, change)
+
+    checked = _load(version)
+
+    told = [
+        f"exported with python 3.9.1, opened with {platform.python_version()}",
+        f"exported with scikit-learn {ours}.post7, opened with {ours}",
+    ]
+    assert checked.about()["library_differences"] == told
+    assert [record.message for record in caplog.records] == [f"version 1 of churn: {one}" for one in told]
+
+
+def test_version_of_the_same_libraries_has_no_differences(exported: Path) -> None:
+    assert "library_differences" not in _load(exported / "churn" / "1").about()
+
+
+# Keys and files that others can change
+
+
+def test_bare_file_is_refused_where_a_key_is_trusted(tmp_path: Path) -> None:
+    joblib.dump(LogisticRegression().fit(_X, _Y), tmp_path / "churn.joblib")
+    create_keys(tmp_path / "mine")
+    found = BareFile(tmp_path / "churn.joblib").scan().versions["churn"][1]
+
+    with pytest.raises(SignatureMissing, match=r"churn\.joblib is a bare file, which nobody can have signed"):
+        Loader(keys=read_trusted_keys([tmp_path / "mine.pub"]))(found)
+
+
+def test_model_file_that_others_can_change_is_opened_where_a_trusted_key_answers_for_it(
+    version: Path, tmp_path: Path
+) -> None:
+    create_keys(tmp_path / "mine")
+    sign_version(version, (version / MANIFEST).read_bytes(), read_signer(tmp_path / "mine.key"))
+    (version / MODEL).chmod(0o666)
+
+    with pytest.raises(FileNotPrivate):
+        _load(version)
+    assert _load(version, allow_shared_files=True).manifest.name == "churn"
+    assert _load(version, keys=read_trusted_keys([tmp_path / "mine.pub"])).manifest.name == "churn"

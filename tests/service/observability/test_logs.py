@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.core.errors import InvalidRequest, ModelFailed
-from service.observability.logs import LogFormat, configure_logs, log_access
+from service.observability.logs import TEXT, LogFormat, configure_logs, log_access
+from tests.faults.cases import fault
 
 _TOUCHED = ("", "uvicorn", "uvicorn.error", "uvicorn.access", "granian.access", "_granian.access", "gunicorn.access")
 
@@ -67,6 +68,7 @@ def test_request_is_one_line_with_its_id(logs: Callable[[], str]) -> None:
     }  # fmt: skip
 
 
+@fault("O02", sent="CRLF, ANSI codes, quotes, U+2028 in method, path, detail", expected="one JSON object in one line")
 @pytest.mark.parametrize("text", _NASTY)
 def test_whatever_a_caller_sends_stays_in_its_line(logs: Callable[[], str], text: str) -> None:
     configure_logs("json", "info")
@@ -105,6 +107,7 @@ def test_any_text_comes_back_from_the_log(text: str, key: str) -> None:
     assert json.loads(line)["event"] == text
 
 
+@fault("O02", sent="1 MB in a path and a detail", expected="cut")
 def test_megabytes_are_cut(logs: Callable[[], str]) -> None:
     configure_logs("json", "info")
     much = "x" * 1_000_000
@@ -217,6 +220,67 @@ def test_configuring_twice_writes_each_line_once(logs: Callable[[], str], log_fo
     _access()
 
     assert logs().count("abc") == 1
+
+
+@fault("O02", sent="CRLF, ANSI codes, U+2028, in lines for people", expected="one line, escaped")
+@pytest.mark.parametrize("text", _NASTY)
+def test_lines_for_people_are_lines_whatever_is_in_them(logs: Callable[[], str], text: str) -> None:
+    configure_logs("console", "info")
+
+    _access(path=text, method=text, error=InvalidRequest(text), status=422)
+    logging.getLogger("elsewhere").warning("it said: %s", text)
+
+    written = logs()
+    assert len(written.splitlines()) == 2
+    assert written.replace("\n", "").isprintable()
+
+
+def test_traceback_for_people_keeps_its_lines_and_tells_a_terminal_nothing(logs: Callable[[], str]) -> None:
+    configure_logs("console", "info")
+
+    try:
+        raise ValueError("\x1b[31mred")
+    except ValueError:
+        logging.getLogger("elsewhere").exception("failed")
+
+    written = logs()
+    assert "\n    raise ValueError(" in written
+    assert written.endswith("ValueError: \\x1b[31mred\n")
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_megabytes_of_a_library_are_cut_too(logs: Callable[[], str], log_format: LogFormat) -> None:
+    configure_logs(log_format, "info")
+    much = "x" * 1_000_000
+
+    try:
+        raise ValueError(much)
+    except ValueError:
+        logging.getLogger("elsewhere").exception("it said: %s", much)
+
+    written = logs()
+    assert len(written) < 4 * TEXT
+    assert "(1000009 characters)" in written
+
+
+@fault("O02", sent="a logger that lets a line break through", expected="the check fails")
+def test_check_for_lines_notices_a_logger_that_lets_a_line_break_through(logs: Callable[[], str]) -> None:
+    configure_logs("json", "info")
+    logging.getLogger().handlers[0].setFormatter(logging.Formatter('{"event": "%(message)s"}'))
+
+    logging.getLogger("elsewhere").warning("two\nlines")
+
+    with pytest.raises(ValueError, match="Unterminated string"):
+        _read(logs)
+
+
+def test_caller_and_trace_are_named_where_they_are_known(logs: Callable[[], str]) -> None:
+    configure_logs("json", "info")
+
+    _access(caller="shop", trace_id="4bf92f3577b34da6a3ce929d0e0e4736")
+
+    (line,) = _read(logs)
+    assert (line["caller"], line["trace_id"]) == ("shop", "4bf92f3577b34da6a3ce929d0e0e4736")
 
 
 def test_lines_for_people_hold_the_same_facts(logs: Callable[[], str]) -> None:

@@ -104,6 +104,9 @@ class FakeServer:
     def served(self) -> list[Served]:
         return [Served("shop", 3, self.signature, EXAMPLE)]
 
+    def metrics(self, accept: str) -> Future[tuple[bytes, str]]:
+        return Done((f"asked for {accept}".encode(), "text/plain"))
+
     def is_ready(self) -> bool:
         return self.ready
 

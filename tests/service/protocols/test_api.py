@@ -7,11 +7,21 @@ from typing import Any
 
 import pytest
 
-from service.core.errors import DeadlinePassed, MethodNotAllowed, RequestTooLarge, UnknownRoute, UnreadableRequest
+from service.core.callers import Rate
+from service.core.errors import (
+    DeadlinePassed,
+    MethodNotAllowed,
+    ReplyTooLarge,
+    RequestTooLarge,
+    UnknownRoute,
+    UnreadableRequest,
+)
+from service.guards.guard import AccessRules, Guard
 from service.protocols.api import Api, allowed_methods, request_id
 from service.protocols.http import HttpReply, HttpRequest
 from service.protocols.route import Dialect, Route, Scope
 from service.protocols.routes import by_path
+from tests.faults.cases import fault
 from tests.service.protocols.fake_server import EXAMPLE, FakeServer, content_of, get, post
 
 PATHS = by_path()
@@ -65,6 +75,18 @@ def test_every_reply_carries_request_id_and_is_neither_stored_nor_sniffed() -> N
     }
 
 
+@pytest.mark.parametrize(("limit", "status"), [(10, 413), (1000, 200)])
+def test_answer_that_is_larger_than_allowed_is_not_sent(limit: int, status: int) -> None:
+    log = Log()
+    api = Api(FakeServer(), max_body_bytes=1000, timeout_s=2.0, record=log, max_reply_bytes=limit)
+
+    reply = api.answer(PATHS["/predict"], post(EXAMPLE))
+
+    assert isinstance(reply, HttpReply)
+    assert reply.status == status
+    assert isinstance(log.lines[0][2], ReplyTooLarge) is (status == 413)
+
+
 def test_handler_may_let_its_reply_be_stored() -> None:
     reply = api_over(FakeServer()).answer(PATHS["/docs/{file}"], get(file="swagger-ui.css"))
 
@@ -108,6 +130,7 @@ def test_allowed_methods_name_head_beside_get() -> None:
     assert allowed_methods(PATHS["/models"]) == ["GET", "HEAD"]
 
 
+@fault("O08", sent="a handler that raises", expected="500 that says nothing; the log has the error")
 def test_unexpected_exception_of_a_handler_says_nothing_but_is_logged() -> None:
     log = Log()
     secret = ValueError("/srv/secret")
@@ -123,6 +146,7 @@ def test_unexpected_exception_of_a_handler_says_nothing_but_is_logged() -> None:
     assert log.lines[0][2] is secret
 
 
+@fault("O08", sent="a model that raises whatever it likes", expected="500 with a request id, and nothing of the error")
 @pytest.mark.parametrize("error", [ValueError("/srv/secret"), MemoryError(), SystemExit(1)], ids=repr)
 def test_failure_of_the_engine_is_a_reply_and_says_nothing(error: BaseException) -> None:
     log = Log()
@@ -284,3 +308,63 @@ def test_dialect_says_in_its_own_words_what_went_wrong() -> None:
     assert api.not_found(nowhere).status == 418
     assert api.not_found(elsewhere).status == 404
     assert api.too_late(late).status == 418
+
+
+# Admission, by a guard
+
+
+def guarded_api(server: FakeServer, log: Log | None = None, **rules: Any) -> Api:
+    guard = Guard(AccessRules(**rules))
+    return Api(server, max_body_bytes=1000, timeout_s=2.0, record=log or Log(), guard=guard)
+
+
+def from_host(http: HttpRequest, host: str = "localhost", **headers: str) -> HttpRequest:
+    http.headers = {**http.headers, "host": host, **headers}
+    return http
+
+
+def test_what_no_entry_point_admitted_is_not_answered() -> None:
+    server = FakeServer()
+    api = guarded_api(server, hosts=("localhost",))
+
+    reply = api.answer(PATHS["/predict"], from_host(post(EXAMPLE), "evil.example"))
+
+    assert isinstance(reply, HttpReply)
+    assert (reply.status, content_of(reply)["type"]) == (421, "urn:tandem:problem:wrong-host")
+    assert server.requests == []
+
+
+def test_who_was_admitted_is_told_what_is_left_of_the_limit() -> None:
+    api = guarded_api(FakeServer(), rate=Rate(2, 60))
+
+    replies = [api.answer(PATHS["/models"], get()) for _ in range(3)]
+
+    assert [reply.status for reply in replies if isinstance(reply, HttpReply)] == [200, 200, 429]
+    for reply in replies:
+        assert isinstance(reply, HttpReply)
+        assert reply.headers["ratelimit-policy"] == '"default";q=2;w=60'
+
+
+def test_fields_of_a_reply_and_of_its_origin_vary_together() -> None:
+    api = guarded_api(FakeServer(), origins=("https://app.example",))
+
+    def coded(server: Any, http: HttpRequest) -> HttpReply:
+        return HttpReply(200, b"", headers={"vary": "Accept-Encoding"})
+
+    reply = api.answer(route_to(coded), from_host(get(), origin="https://app.example"))
+
+    assert isinstance(reply, HttpReply)
+    assert reply.headers["vary"] == "Origin, Accept-Encoding"
+    assert reply.headers["access-control-allow-origin"] == "https://app.example"
+
+
+def test_admission_is_by_the_route_whatever_else_the_request_says() -> None:
+    log = Log()
+    api = guarded_api(FakeServer(), log, hosts=("localhost",))
+    http = from_host(get(), **{"x-http-method-override": "POST", "x-original-url": "/health/live"})
+    http.method = "DELETE"
+
+    refused = api.admit(PATHS["/models"], http)
+
+    assert refused is not None
+    assert (refused.status, len(log.lines)) == (405, 1)

@@ -164,6 +164,16 @@ def test_reply_names_classes_only_where_an_output_runs_over_them() -> None:
     assert not any("classes" in form.model_fields for form in reply_types("shop", without))
 
 
+@pytest.mark.parametrize("container", [Container.ARRAY, Container.SERIES])
+def test_every_form_of_many_rows_is_told_to_hold_one_at_least(container: Container) -> None:
+    signature = signature_of(Column(name="x0", dtype="float64"), container=container)
+
+    forms = [form.model_json_schema()["properties"] for form in request_types("shop", signature)]
+
+    (instances,) = (form["instances"] for form in forms if "instances" in form)
+    assert [one["minItems"] for one in instances["anyOf"]] == [1] * len(instances["anyOf"])
+
+
 def test_series_takes_a_list_of_texts() -> None:
     texts = signature_of(Column(name="text", dtype="string"), container=Container.SERIES)
 

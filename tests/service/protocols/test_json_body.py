@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.core.errors import UnreadableRequest, shorten
-from service.protocols.json_body import read_json
+from service.protocols.json_body import MAX_DEPTH, MAX_DIGITS, is_nested_deeper, read_json
 from service.protocols.values import NeedsExactParse
 
 
@@ -44,6 +44,7 @@ REFUSED = [
     pytest.param(b'["a\nb"]', id="bare newline in a text"),
     pytest.param(b"[" + b"1" * 5000 + b"]", id="integer of 5000 digits"),
     pytest.param(b"[" * 1500 + b"]" * 1500, id="nested 1500 deep"),
+    pytest.param(b'[{"a":' * 17 + b"1" + b"}]" * 17, id="lists and objects nested 34 deep"),
     pytest.param(HUGE + b"NaN]", id="NaN after 1e400"),
     pytest.param(HUGE + rb'"\ud800"]', id="lone surrogate after 1e400"),
     pytest.param(HUGE + rb'{"\ud800": 1}]', id="lone surrogate in a key after 1e400"),
@@ -125,6 +126,66 @@ def test_what_the_builder_raises_passes_through() -> None:
 
     with pytest.raises(KeyError, match="mine"):
         read_json(b"{}", refuse)
+
+
+@pytest.mark.parametrize(("digits", "reads"), [(MAX_DIGITS, True), (MAX_DIGITS + 1, False)])
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_integers_have_so_many_digits_at_most(sign: str, digits: int, reads: bool) -> None:
+    body = f"[{sign}{'9' * digits}]".encode()
+
+    if reads:
+        assert read_json(body, as_it_is) == [int(f"{sign}{'9' * digits}")]
+    else:
+        with pytest.raises(UnreadableRequest, match="integer of more than 1000 digits"):
+            read_json(body, as_it_is)
+
+
+def test_fractions_have_as_many_digits_as_they_like() -> None:
+    assert read_json(b"[0." + b"1" * 100_000 + b"]", as_it_is) == [0.1111111111111111]
+
+
+@pytest.mark.parametrize(("levels", "reads"), [(MAX_DEPTH, True), (MAX_DEPTH + 1, False)])
+@pytest.mark.parametrize(("opens", "closes"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_lists_and_objects_nest_so_deep_at_most(opens: bytes, closes: bytes, levels: int, reads: bool) -> None:
+    body = opens * levels + b"1" + closes * levels
+
+    if reads:
+        read_json(body, as_it_is)
+    else:
+        with pytest.raises(UnreadableRequest, match="more than 32 levels"):
+            read_json(body, as_it_is)
+
+
+@pytest.mark.parametrize(
+    ("body", "is_deeper"),
+    [
+        pytest.param(b"[]" * 1000, False, id="side by side"),
+        pytest.param(b'["' + b"[{" * 1000 + b'"]', False, id="in a text"),
+        pytest.param(b'["' + b'\\"[' * 1000 + b'"]', False, id="in a text of quotes"),
+        pytest.param(b'["]",' * 40 + b"1" + b"]" * 40, True, id="closed in texts only"),
+        pytest.param(b'["\\"]",' * 40 + b"1" + b"]" * 40, True, id="closed in texts of quotes only"),
+        pytest.param(b'["\\\\",' * 40 + b"1" + b"]" * 40, True, id="behind texts of a backslash"),
+        pytest.param(b"[" * 40, True, id="never closed"),
+        pytest.param(b"]" * 100 + b"[" * 20 + b"}" * 20, False, id="closed before it opens"),
+        pytest.param(b"[]," * 40 + b"[" * 33 + b"]" * 33, True, id="at the end"),
+    ],
+)
+def test_depth_is_counted_outside_of_texts(body: bytes, is_deeper: bool) -> None:
+    assert is_nested_deeper(body, 32) is is_deeper
+
+
+@given(levels=st.integers(0, 6), text=st.text('[]{}"\\a'), pad=st.lists(st.just([]), max_size=20))
+def test_depth_is_that_of_the_parsed_value(levels: int, text: str, pad: list[Any]) -> None:
+    value: Any = [text, {text: pad}]
+    for _ in range(levels):
+        value = [text, value, text]
+
+    assert is_nested_deeper(json.dumps(value).encode(), 5) is (levels + (3 if not pad else 4) > 5)
+
+
+def test_depth_of_a_text_that_never_ends_takes_linear_time() -> None:
+    # Quadratic, this would take hours.
+    assert not is_nested_deeper(b"[" * 32 + b'1e400, "' + b'\\"[' * 1_000_000, 32)
 
 
 json_values = st.recursive(

@@ -106,6 +106,8 @@ def test_rows_are_the_callers_to_write_into() -> None:
         pytest.param(b'{"instances": [[1, 9007199254740993]]}', id="integer that loses a digit"),
         pytest.param(b'{"instances": [[1, 1e400]]}', id="out of range"),
         pytest.param(b'{"instances": [[1, 2]], "instances": [[3, 4]]}', id="a key twice"),
+        pytest.param(b'{"instances": [[1, 2]], "instances": 5}', id="a key twice, the last time without rows"),
+        pytest.param(b'{"instances": [[1, 2]], "outputs": {}}', id="an object"),
         pytest.param(b'{"instances": []}', id="no row"),
         pytest.param(b'\xef\xbb\xbf{"instances": [[1, 2]]}', id="byte order mark"),
         pytest.param(b'{"instances": [[1, 2]]} {}', id="more behind it"),

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 from typing import get_args
 
+import pytest
+
 from service.protocols.http import HttpReply
-from service.protocols.route import Scope
+from service.protocols.route import Scope, place
 from service.protocols.routes import by_path, table
+from service.protocols.v2.rest import problem as v2_problem
 from service.settings import DialectName
 from tests.service.protocols.fake_server import FakeServer, content_of, get
 
@@ -26,10 +29,10 @@ def test_table_by_path_holds_every_route() -> None:
     assert all(paths[route.path][route.method] is route for route in table(ALL))
 
 
-def test_only_health_and_documents_are_public() -> None:
+def test_only_health_is_public() -> None:
     public = {route.path for route in table() if route.scope is Scope.PUBLIC}
 
-    assert public == {"/health/live", "/health/ready", "/openapi.json", "/docs", "/docs/{file}"}
+    assert public == {"/health/live", "/health/ready"}
 
 
 def test_document_is_that_of_the_served_models() -> None:
@@ -39,3 +42,13 @@ def test_document_is_that_of_the_served_models() -> None:
     document = content_of(reply)
 
     assert "/models/shop/predict" in document["paths"]
+
+
+@pytest.mark.parametrize("method", ["POST", "GET", "BREW"])
+def test_request_knows_its_route_whether_or_not_it_takes_the_method(method: str) -> None:
+    http = get("/v2/models/shop/infer")
+    http.method = method
+
+    place(http, by_path(["v2"])["/v2/models/{name}/infer"])
+
+    assert (http.template, http.dialect, http.problem) == ("/v2/models/{name}/infer", "v2", v2_problem)

@@ -5,7 +5,8 @@ import warnings
 
 import pytest
 
-from service.repository.allowlist import ALLOWED, refused_names
+from service.core.errors import EstimatorUnusable
+from service.repository.allowlist import ALLOWED, check_importable, refused_names
 from tests.tools.generate_sklearn_names import TARGET, names
 
 
@@ -79,3 +80,17 @@ def test_refused_names_are_sorted_and_named_once() -> None:
 def test_wider_wildcard_is_not_accepted(entry: str) -> None:
     with pytest.raises(ValueError, match="cannot trust"):
         refused_names(["shop.model.Net"], (entry,))
+
+
+def test_names_that_would_be_called_are_asked_of_the_operator_alone() -> None:
+    called = ["sklearn.linear_model._base.LinearRegression", "shop.Model"]
+
+    assert refused_names(called, ["shop.*"]) == []
+    assert refused_names(called, ["shop.*"], allowed=()) == ["sklearn.linear_model._base.LinearRegression"]
+
+
+def test_names_of_a_script_cannot_be_imported_by_a_server() -> None:
+    check_importable(["shop.Model", "main__.Model"])
+
+    with pytest.raises(EstimatorUnusable, match=r"__main__\.Model, __main__:Model\.Part, defined in a script"):
+        check_importable(["__main__.Model", "shop.Model", "__main__:Model.Part"])

@@ -41,6 +41,7 @@ from service.repository.control import NO_ORDER, Orders
 from service.repository.manifest import Manifest
 from service.repository.sources import Found, Snapshot
 from service.repository.versions import Lease, Loaded, State, Version
+from tests.faults.cases import fault
 
 _SIGNATURE = Signature(
     container=Container.ARRAY,
@@ -177,16 +178,18 @@ def test_polls_load_nothing_while_nothing_changes(disk: Disk) -> None:
     assert disk.loads == [("iris", 1)]
 
 
+@fault("M12", "M20", "M29", sent="a version that fails to load", expected="reported with a code; the old one serves on")
 @pytest.mark.parametrize(
-    ("error", "reason"),
+    ("error", "code", "reason"),
     [
-        pytest.param(DigestMismatch("its sha256 differs"), "its sha256 differs", id="ours"),
-        pytest.param(KeyError("coef_"), "KeyError: 'coef_'", id="not ours"),
-        pytest.param(SystemExit(3), "SystemExit: 3", id="code in the model exits"),
+        pytest.param(DigestMismatch("its sha256 differs"), "digest-mismatch", "its sha256 differs", id="ours"),
+        pytest.param(KeyError("coef_"), "load-failed", "KeyError: 'coef_'", id="not ours"),
+        pytest.param(SystemExit(3), "load-failed", "SystemExit: 3", id="code in the model exits"),
+        pytest.param(MemoryError(), "out-of-memory", "MemoryError: ", id="memory"),
     ],
 )
 def test_bad_version_is_reported_and_the_old_serves_on(
-    disk: Disk, error: Exception | SystemExit, reason: str, caplog: pytest.LogCaptureFixture
+    disk: Disk, error: Exception | SystemExit, code: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = disk.export(1)
     catalog = _catalog(disk)
@@ -199,10 +202,11 @@ def test_bad_version_is_reported_and_the_old_serves_on(
     (summary,) = catalog.summaries()
     assert _answers(catalog) == first
     assert (summary.state, summary.versions, summary.served) == (State.LIVE, (1,), 1)
-    assert summary.reasons == {2: reason}
-    assert f"version 2 of iris is not served: {reason}" in caplog.text
+    assert (summary.reasons, summary.codes) == ({2: reason}, {2: code})
+    assert f"version 2 of iris is not served ({code}): {reason}" in caplog.text
 
 
+@fault("M04", sent="the files of a live version damaged or gone", expected="it serves on from memory")
 def test_live_version_whose_own_files_go_bad_serves_on_from_memory(disk: Disk) -> None:
     first = disk.export(1)
     catalog = _catalog(disk)
@@ -230,6 +234,7 @@ def test_labelled_version_whose_files_go_bad_is_not_given_up_for_the_newest(disk
     assert _answers(catalog) == first
 
 
+@fault("M29", sent="a bad version, then a good one", expected="the bad one is not tried again until its files change")
 def test_bad_version_is_tried_again_only_when_its_files_change(disk: Disk) -> None:
     disk.export(1)
     disk.export(2, bad=DigestMismatch("cut"))
@@ -347,6 +352,7 @@ def test_deleted_model_is_unknown(disk: Disk) -> None:
         catalog.lease(Target("iris"))
 
 
+@fault("M18", sent="a repository that cannot be read", expected="serving continues")
 def test_repository_that_cannot_be_read_changes_nothing(disk: Disk, caplog: pytest.LogCaptureFixture) -> None:
     first = disk.export(1)
     catalog = _catalog(disk)
@@ -426,6 +432,7 @@ def test_new_version_does_not_bring_an_unloaded_model_back(disk: Disk) -> None:
     assert _answers(catalog) == second
 
 
+@fault("M26", sent="a model unloaded with requests in flight", expected="they finish")
 def test_unloaded_version_still_answers_who_holds_a_lease(disk: Disk) -> None:
     first = disk.export(1)
     catalog = _catalog(disk)
@@ -654,6 +661,7 @@ def test_drained_version_stays_in_memory_until_the_last_lease_is_released(disk: 
     assert memory() is None
 
 
+@fault("M26", sent="a version that is let go", expected="its memory is freed")
 def test_version_that_nobody_uses_leaves_the_memory_at_once(disk: Disk) -> None:
     disk.export(1)
     catalog = _catalog(disk)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.core.errors import ManifestInvalid, NameInvalid
-from service.repository.labels import LABELS, promote, read_labels
-from service.repository.manifest import MANIFEST
+from service.repository.labels import promote, read_labels
+from service.repository.manifest import LABELS, MANIFEST
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ from service.core.errors import ArtefactError, EstimatorUnusable, ModelFileUnrea
 from service.repository.joblib_file import decompressed
 from service.repository.opener import _Opener, needed_trust, open_model
 from tests.estimators import ANSWERS, LEFT_OUT, answering_estimators, fitted_estimators
+from tests.faults.cases import fault
 from tests.service.repository.attacks import (
     COMPRESSIONS,
     Command,
@@ -243,6 +244,11 @@ def test_shared_objects_stay_shared() -> None:
 # What must not open
 
 
+@fault(
+    "M07",
+    sent="a forbidden global wherever pickles and joblib's layout can hide it",
+    expected="refused before any side effect (canary file never appears)",
+)
 @pytest.mark.parametrize("name", attacks(_CANARY))
 def test_foreign_code_is_refused_before_it_runs(name: str, tmp_path: Path) -> None:
     canary = tmp_path / _CANARY
@@ -254,6 +260,7 @@ def test_foreign_code_is_refused_before_it_runs(name: str, tmp_path: Path) -> No
     assert not canary.exists()
 
 
+@fault("M07", sent="the same files past the dry run", expected="refused again while the file is opened")
 @pytest.mark.parametrize("name", attacks(_CANARY))
 def test_opening_without_the_dry_run_would_refuse_as_well(name: str, tmp_path: Path) -> None:
     canary = tmp_path / _CANARY
@@ -265,6 +272,11 @@ def test_opening_without_the_dry_run_would_refuse_as_well(name: str, tmp_path: P
     assert not canary.exists()
 
 
+@fault(
+    "M08", "M09",
+    sent="INST, OBJ, EXT, persistent ids, two pickles, trailing bytes, claims beyond the file, odd dtypes and shapes",
+    expected="refused",
+)  # fmt: skip
 @pytest.mark.parametrize("name", unreadable(_CANARY))
 def test_file_that_no_exporter_writes_is_refused(name: str, tmp_path: Path) -> None:
     canary = tmp_path / _CANARY
@@ -275,6 +287,7 @@ def test_file_that_no_exporter_writes_is_refused(name: str, tmp_path: Path) -> N
     assert not canary.exists()
 
 
+@fault("M07", "M08", sent="object arrays under each compression and protocol", expected="refused, naming the global")
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("how", COMPRESSIONS)
 def test_foreign_code_in_an_object_array_is_refused_under_compression(how: str, protocol: int, tmp_path: Path) -> None:
@@ -297,6 +310,7 @@ def test_refusal_lists_every_name_and_comes_before_any_import() -> None:
     assert "antigravity" not in sys.modules
 
 
+@fault("M08", sent="an extension code that somebody registered", expected="refused")
 def test_registered_extension_is_refused() -> None:
     data = b"\x80\x02\x82\xf0X\x04\x00\x00\x00true\x85R."
 
@@ -304,6 +318,7 @@ def test_registered_extension_is_refused() -> None:
         open_model(data)
 
 
+@fault("M07", "M08", sent="allowed names, called with arguments of the file's choice", expected="refused")
 @pytest.mark.parametrize(
     "body",
     [
@@ -358,6 +373,7 @@ def test_file_cut_anywhere_is_unreadable() -> None:
             open_model(data[: len(data) * fiftieth // 50])
 
 
+@fault("M09", sent="a file of some 300 bytes that claims a 4 GB array", expected="refused, in less than 1 MiB")
 def test_huge_claim_takes_no_memory() -> None:
     tracemalloc.start()
 
@@ -369,6 +385,7 @@ def test_huge_claim_takes_no_memory() -> None:
     assert peak < 1 << 20
 
 
+@fault("M09", sent="a zlib bomb", expected="refused")
 def test_bomb_is_refused() -> None:
     with pytest.raises(ModelFileUnreadable, match="more than 65536 bytes"):
         open_model(dumped(bytes(1 << 20), compress=3), max_bytes=1 << 16)
@@ -404,6 +421,7 @@ def test_trusted_name_with_dots_opens_only_when_named_exactly(shop: ModuleType) 
         open_model(data, trusted=("shop.*",))
 
 
+@fault("M07", sent="a global that a trusted package imported from elsewhere", expected="refused")
 def test_trusting_a_package_is_not_trusting_what_it_imports(shop: ModuleType, tmp_path: Path) -> None:
     canary = tmp_path / _CANARY
     body = called(stack_global("shop.models", "system"), text(f"touch {canary}"))
@@ -414,6 +432,7 @@ def test_trusting_a_package_is_not_trusting_what_it_imports(shop: ModuleType, tm
     assert not canary.exists()
 
 
+@fault("M14", sent="a trusted class whose module is not installed", expected="refused, naming the module")
 def test_missing_module_is_named() -> None:
     with pytest.raises(ArtefactError, match="needs the module 'ghost', not installed here"):
         open_model(b"cghost.models\nModel\n.", trusted=("ghost.*",))

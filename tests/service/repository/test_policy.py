@@ -59,3 +59,25 @@ def test_where_a_version_is_live_one_is_served(live: set[int], labels: dict[str,
     served = served_version(live, labels)
 
     assert served in live if live else served is None
+
+
+def test_versions_below_the_floor_are_wanted_only_with_a_label() -> None:
+    assert wanted_versions([1, 2, 3, 4], {}, [], 2, floor=4) == {4}
+    assert wanted_versions([1, 2, 3, 4], {"old": 1}, [], 2, floor=4) == {1, 4}
+    assert wanted_versions([1, 2, 3], {}, [], 2, floor=4) == set()
+    assert wanted_versions([1, 2, 3, 4, 5], {}, [5], 2, floor=4) == {4}
+
+
+@pytest.mark.parametrize(
+    ("live", "labels", "served"),
+    [
+        pytest.param([2, 3], {}, 3, id="the floor itself"),
+        pytest.param([1, 2], {}, None, id="only older ones"),
+        pytest.param([1, 2], {"old": 1}, None, id="another label says nothing of plain requests"),
+        pytest.param([1, 2], {"stable": 1}, 1, id="an operator's act"),
+    ],
+)
+def test_plain_requests_get_nothing_below_the_floor_but_what_is_stable(
+    live: list[int], labels: dict[str, int], served: int | None
+) -> None:
+    assert served_version(live, labels, floor=3) == served

@@ -4,14 +4,18 @@ import json
 import logging
 import os
 import shutil
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from service.core.errors import NotAllowed
-from service.repository.labels import LABELS, promote
-from service.repository.manifest import GOLDEN, MANIFEST, MODEL
-from service.repository.sources import BareFile, Folder, Source, bare_name, source_in
+from service.repository.labels import promote
+from service.repository.manifest import GOLDEN, LABELS, MANIFEST, MODEL
+from service.repository.sources import GAP_S, SPARE_VERSIONS, BareFile, Folder, Source, bare_name, source_in
+from tests.faults.cases import fault
+from tests.service.repository.test_reading import UNSAFE
 
 
 def _put(root: Path, name: str, number: str, *, manifest: bool = True) -> Path:
@@ -239,3 +243,173 @@ def test_a_folder_of_models_is_one(tmp_path: Path, place: str) -> None:
 
     assert type(source_in(tmp_path)) is Folder
     assert type(source_in(tmp_path / "not there yet")) is Folder
+
+
+# What anybody may have put there
+
+
+@fault(
+    "M15", "N05",
+    sent="in a version's folder: a link, a loop of links, a pipe, a socket, a device, a folder called manifest.json",
+    expected="the version is skipped with a reason, said once; the others are found",
+)  # fmt: skip
+@pytest.mark.parametrize("file", [MANIFEST, MODEL, "more"])
+@pytest.mark.parametrize(("put", "kind"), UNSAFE)
+def test_version_with_anything_but_files_is_skipped_with_the_reason(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    file: str,
+    put: Callable[[Path], None],
+    kind: str,
+) -> None:
+    if kind == "a folder" and file != MANIFEST:
+        pytest.skip("such a folder is no danger to who looks, and is refused at load")
+    bad, _ = _put(tmp_path, "iris", "2"), _put(tmp_path, "iris", "1")
+    (bad / file).unlink(missing_ok=True)
+    with monkeypatch.context() as patch:
+        patch.chdir(bad)
+        put(Path(file))
+    source = Folder(tmp_path)
+
+    snapshots = [source.scan() for _ in range(3)]
+
+    told = f"iris/2/{file} is {kind}; only regular files are opened"
+    assert list(snapshots[2].versions["iris"]) == [1]
+    assert {number: (error.code, str(error)) for number, error in snapshots[2].skipped["iris"].items()} == {
+        2: ("file-unsafe", told)
+    }
+    assert [record.message for record in caplog.records] == [told]
+
+
+@fault("N05", sent="folders of models and versions that are symbolic links", expected="refused at scan, reason logged")
+def test_folders_that_are_links_are_not_followed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root, outside = tmp_path / "models", tmp_path / "outside"
+    _put(root, "iris", "1")
+    _put(outside, "secret", "2")
+    (root / "wine").symlink_to(outside / "secret")
+    (root / "iris" / "2").symlink_to(outside / "secret" / "2")
+    (root / "iris" / "3").symlink_to("..")
+
+    snapshot = Folder(root).scan()
+
+    assert {name: list(found) for name, found in snapshot.versions.items()} == {"iris": [1]}
+    assert {number: error.code for number, error in snapshot.skipped["iris"].items()} == dict.fromkeys(
+        (2, 3), "file-unsafe"
+    )
+    assert [record.message for record in caplog.records] == [
+        "wine is a symbolic link, and none is followed",
+        "iris/2 is a symbolic link, and none is followed",
+        "iris/3 is a symbolic link, and none is followed",
+    ]
+
+
+@fault("M15", sent="a pipe called labels.json", expected="nothing waits for it")
+def test_labels_that_are_a_pipe_are_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _put(tmp_path, "iris", "1")
+    os.mkfifo(tmp_path / "iris" / LABELS)
+
+    assert Folder(tmp_path).scan().labels == {"iris": {}}
+    assert "iris/labels.json is a named pipe" in caplog.text
+
+
+@fault("M15", sent="a file of 100 GB", expected="the version is skipped with a reason, and nothing is read")
+def test_version_that_is_too_large_is_skipped(tmp_path: Path) -> None:
+    with (_put(tmp_path, "iris", "1") / MODEL).open("r+b") as file:
+        file.truncate(100 * 1024**3)  # takes no room on disk
+    size = 100 * 1024**3 + 2
+
+    assert list(Folder(tmp_path, max_bytes=size).scan().versions["iris"]) == [1]
+    skipped = Folder(tmp_path, max_bytes=size - 1).scan().skipped["iris"][1]
+    assert skipped.code == "file-too-large"
+    assert str(skipped) == f"iris/1 has {size} bytes, and this service takes {size - 1} (max_model_bytes)"
+
+
+@fault("M05", sent="a version's folder without a manifest", expected="skipped: manifest-missing")
+def test_version_without_a_manifest_is_told(tmp_path: Path) -> None:
+    _put(tmp_path, "iris", "1", manifest=False)
+
+    assert Folder(tmp_path).scan().skipped["iris"][1].code == "manifest-missing"
+
+
+@fault(
+    "M18",
+    sent="folders of a model and of a version that cannot be read (EIO)",
+    expected="what is known of them stays known; the others are found",
+)
+def test_folder_that_cannot_be_read_does_not_hide_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("iris", "tea", "wine"):
+        _put(tmp_path, name, "1")
+    source = Folder(tmp_path)
+    before = source.scan()
+    broken, known = {str(tmp_path / "iris"), str(tmp_path / "tea" / "1")}, os.scandir
+
+    def scandir(path: Path) -> object:
+        if str(path) in broken:
+            raise OSError(5, "Input/output error")
+        return known(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", scandir)
+        snapshot = source.scan()
+
+    assert snapshot.versions == {name: found for name, found in before.versions.items() if name != "tea"}
+    assert [(n, e.code) for n, e in snapshot.skipped["tea"].items()] == [(1, "file-unsafe")]
+    assert "iris cannot be looked at: Input/output error" in caplog.text
+    assert "tea/1 cannot be looked at: Input/output error" in caplog.text
+
+
+@fault("M03", sent="a version swapped by two renames, seen between them", expected="it is looked for again, and found")
+def test_what_seems_gone_is_looked_for_twice(tmp_path: Path) -> None:
+    folder = _put(tmp_path, "iris", "1")
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        (tmp_path / "aside").rename(folder)
+
+    source = Folder(tmp_path, pause=pause)
+    source.scan()
+    folder.rename(tmp_path / "aside")
+
+    assert list(source.scan().versions["iris"]) == [1]
+    assert pauses == [GAP_S]
+
+
+@fault("M17", sent="10 000 versions", expected="only those that may be wanted are looked at; memory is bounded")
+def test_ten_thousand_versions_are_listed_and_few_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "iris").mkdir()
+    for number in range(1, 10_001):
+        os.mkdir(f"{tmp_path}/iris/{number}")
+    for number in (5, *range(9_900, 10_001)):
+        _fill(tmp_path / "iris" / str(number))
+    promote(tmp_path, "iris", 5)
+    source, looks, known = Folder(tmp_path, keep=3), [], os.scandir
+
+    def scandir(path: Path) -> object:
+        looks.append(str(path))
+        return known(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", scandir)
+        tracemalloc.start()
+        before_bytes, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        snapshot = source.scan()
+        _, peak_bytes = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+
+    newest = range(10_001 - 3 - SPARE_VERSIONS, 10_001)
+    assert len(snapshot.versions["iris"]) == 10_000
+    looked_at = [tmp_path, tmp_path / "iris", *(tmp_path / "iris" / str(number) for number in (5, *newest))]
+    assert sorted(looks) == sorted(map(str, looked_at))
+    assert peak_bytes - before_bytes < 30_000_000
+
+
+def _fill(folder: Path) -> None:
+    for file in (MODEL, GOLDEN, MANIFEST):
+        (folder / file).write_bytes(b"1")

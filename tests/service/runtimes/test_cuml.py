@@ -30,6 +30,7 @@ from service.core.table import Frame, Matrix, take
 from service.runtimes.cuml import CumlEngine, open_cuml, prepared, refusal
 from service.runtimes.describe import describe, same
 from service.runtimes.estimator import EstimatorEngine
+from tests.faults.cases import fault
 from tests.service.runtimes.elsewhere import run_there
 from tests.service.runtimes.fake_cuml import FakeTwin, cuml
 
@@ -231,6 +232,7 @@ def test_a_number_that_is_not_finite_costs_only_its_own_row(bad: float) -> None:
     np.testing.assert_array_equal(refused.value.answers["predict"][:2], expected)
 
 
+@fault("G05", sent="numbers that single precision cannot hold", expected="left to another engine")
 @pytest.mark.usefixtures("cuml")
 def test_a_number_beyond_single_precision_is_left_to_another_engine_by_forests_alone() -> None:
     values = np.full((1, 5), 1e39)

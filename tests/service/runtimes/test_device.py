@@ -13,6 +13,7 @@ from typing import Final
 import pytest
 
 from service.runtimes.device import Device, probe
+from tests.faults.cases import fault
 
 _COMPILER: Final = shutil.which("cc")
 _NVML: Final = r"""
@@ -105,6 +106,7 @@ def without_a_real_driver() -> None:
     pytest.skip("this machine has an NVIDIA driver")
 
 
+@fault("G01", sent="no driver", expected="not usable, the reason said at start")
 @pytest.mark.usefixtures("without_a_real_driver")
 def test_without_a_driver_the_reason_names_the_libraries_that_are_missing() -> None:
     device = probe()
@@ -112,6 +114,7 @@ def test_without_a_driver_the_reason_names_the_libraries_that_are_missing() -> N
     assert device == Device(reason="no NVIDIA driver: neither libnvidia-ml.so.1 nor libcuda.so.1 is there")
 
 
+@fault("G01", sent="a driver without a device", expected="not usable")
 def test_driver_without_a_device_is_not_usable(drivers: Path) -> None:
     device = _ask(drivers, "nvml", "cuda", STUB_COUNT="0")
 
@@ -162,6 +165,7 @@ def test_device_that_cannot_work_is_told_why(drivers: Path, variables: dict[str,
     assert words in device.reason
 
 
+@fault("G01", sent="a driver that hangs", expected="not usable, after a bounded time")
 def test_driver_that_hangs_ends_with_the_timeout(drivers: Path) -> None:
     device = _ask(drivers, "nvml", "cuda", timeout_s=1.5, STUB_HANGS="1")
 

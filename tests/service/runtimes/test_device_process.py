@@ -28,6 +28,7 @@ from service.runtimes.device_errors import DeviceUnavailable
 from service.runtimes.device_process import DeviceProcess, Phase, remove_leftovers
 from service.runtimes.remote import DeviceClient, RemoteEngine
 from service.runtimes.spawn import environment
+from tests.faults.cases import fault
 from tests.service.hosted_engines import DIE, HANG, HANG_WITH_LOCK, POISON
 
 _OPENER: Final = "tests.service.hosted_engines:open_engine"
@@ -150,6 +151,7 @@ def _is_hung_up(connection: socket.socket) -> bool:
     return True
 
 
+@fault("G02", sent="a batch that the device has no memory for", expected="in halves, or left to another engine")
 @pytest.mark.parametrize(("n", "is_answered"), [(3, True), (6, True), (7, False)])
 def test_batch_that_fits_in_halves_is_answered_and_a_larger_one_left_to_others(
     shared: DeviceProcess, n: int, is_answered: bool
@@ -184,6 +186,7 @@ with ThreadPoolExecutor(4) as threads:
 """
 
 
+@fault("G07", sent="three processes that ask one engine", expected="each its own answers")
 def test_processes_share_an_engine_and_each_gets_its_own_answers(shared: DeviceProcess, tmp_path: Path) -> None:
     log = tmp_path / "opened"
     line = [sys.executable, "-c", _CLIENT, str(shared.path), str(log)]
@@ -198,6 +201,13 @@ def test_processes_share_an_engine_and_each_gets_its_own_answers(shared: DeviceP
     assert log.read_text() == "opened\n"
 
 
+@fault(
+    "B12",
+    "B13",
+    "G03",
+    sent="a call that kills its process, hangs, holds the interpreter lock, poisons CUDA",
+    expected="others told at once; a new process answers",
+)
 @pytest.mark.parametrize(
     ("first", "options", "end"),
     [
@@ -257,6 +267,7 @@ def test_engine_comes_back_only_after_its_golden_rows_agree(start: Start) -> Non
     assert checked.acquire(blocking=False) and checked.acquire(blocking=False)
 
 
+@fault("B13", sent="a process that cannot start", expected="tried again, with pauses; told meanwhile")
 def test_process_that_cannot_start_is_tried_again_and_again(start: Start) -> None:
     process = start(opener="tests.service.hosted_engines:no_such_opener")
 

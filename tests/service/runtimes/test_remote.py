@@ -23,6 +23,7 @@ from service.runtimes.breaker import Breaker
 from service.runtimes.device_errors import DeviceUnavailable
 from service.runtimes.remote import DeviceClient, RemoteEngine
 from service.scheduling.workers import Workers
+from tests.faults.cases import fault
 
 _PATIENCE_S = 30.0
 
@@ -103,6 +104,7 @@ def test_answers_come_back(engine: RemoteEngine, n: int) -> None:
     assert np.array_equal(answers["transform"], rows.values * 2)  # type: ignore[arg-type]
 
 
+@fault("G07", sent="many threads over one connection to the device", expected="each its own answer")
 def test_many_threads_get_their_own_answers(engine: RemoteEngine) -> None:
     def ask(value: int) -> bool:
         n = 1 + (value % 7) * 3000  # inline, and in blocks
@@ -202,6 +204,11 @@ def test_check_can_be_given_when_it_is_open(engine: RemoteEngine) -> None:
         engine.open()
 
 
+@fault(
+    "B15",
+    sent="an answer that comes after its question was given up",
+    expected="thrown away; the next question gets its own",
+)
 def test_answer_that_does_not_come_in_time_is_not_waited_for(host: Host, client: DeviceClient) -> None:
     gate = threading.Event()
     engine = RemoteEngine(client, {"model": "iris"}, answer_timeout_s=0.05)
@@ -226,6 +233,11 @@ def test_nobody_there_is_told_at_once(tmp_path: Path) -> None:
         engine.run(_ones(1), ["predict"])
 
 
+@fault(
+    "G03",
+    sent="the device's process gone with a request under way",
+    expected="told at once; back after its golden rows agree",
+)
 def test_end_of_the_other_side_fails_what_is_in_flight_and_a_probe_brings_it_back(
     host: Host, client: DeviceClient
 ) -> None:

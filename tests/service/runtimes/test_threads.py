@@ -21,6 +21,7 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from service.runtimes.threads import LARGEST, one_job, set_jobs
+from tests.faults.cases import fault
 
 _RANDOM = np.random.default_rng(0)
 _X = _RANDOM.random((60, 4))
@@ -162,6 +163,7 @@ def test_members_in_an_array_are_reached() -> None:
     assert model.members_[0, 0].n_jobs == 1
 
 
+@fault("B18", sent="a forest with n_jobs=-1", expected="no thread of its own")
 @needs_proc
 @pytest.mark.parametrize(("jobs", "grows"), [("1", False), ("4", True)])
 def test_forest_that_was_fitted_with_all_cores_brings_no_threads(jobs: str, grows: bool) -> None:
@@ -186,6 +188,7 @@ print(max(most) > before)
     assert _run(code) == [str(grows)]
 
 
+@fault("B18", sent="libraries that compute with OpenMP", expected="threads within the budget")
 @needs_proc
 @pytest.mark.parametrize(
     ("code", "grows"),

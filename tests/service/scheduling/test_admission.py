@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -106,3 +107,68 @@ def test_forked_child_begins_with_an_empty_queue() -> None:
     admission.reset()
 
     admission.enter(1, 100, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("waits_s", "own_s", "threads", "admits"),
+    [
+        pytest.param(0.5, 0.001, 1, True, id="at the limit"),
+        pytest.param(0.6, 0.001, 1, False, id="above it"),
+        pytest.param(0.6, 0.001, 2, True, id="shared by two threads"),
+        pytest.param(16.0, 1.0, 1, True, id="no more than FAIR times its own"),
+        pytest.param(17.0, 1.0, 1, False, id="more than FAIR times its own"),
+        pytest.param(17.0, 0.0, 1, False, id="nobody knows its own"),
+    ],
+)
+def test_whoever_would_wait_too_long_is_turned_away(waits_s: float, own_s: float, threads: int, admits: bool) -> None:
+    admission = Admission(1000, 1000, threads, max_s=0.5)
+    admission.enter(1, 1, waits_s)
+
+    if admits:
+        admission.enter(1, 1, own_s)
+    else:
+        with pytest.raises(Overloaded, match=r"seconds of work wait already, and .* may") as caught:
+            admission.enter(1, 1, own_s)
+        assert caught.value.retry_after_s == math.ceil(waits_s / threads)
+
+
+def test_first_is_admitted_however_long_it_takes() -> None:
+    admission = Admission(1000, 1000, max_s=0.5)
+
+    admission.enter(1, 1, 100.0)
+
+    assert admission.rows == 1
+
+
+def test_host_that_is_slower_than_was_measured_admits_less() -> None:
+    admission = Admission(1000, 1000, max_s=0.5)
+    admission.enter(1, 1, 0.3)
+    admission.enter(1, 1, 0.0)
+
+    for _ in range(50):
+        admission.learn(0.01, 0.02)
+
+    with pytest.raises(Overloaded, match=r"^0\.6 seconds"):
+        admission.enter(1, 1, 0.0)
+
+
+def test_host_that_is_faster_again_is_learnt_too() -> None:
+    admission = Admission(1000, 1000, max_s=0.5)
+    admission.enter(1, 1, 0.3)
+    for took_s in [1.0] * 50 + [0.001] * 50:
+        admission.learn(0.01, took_s)
+
+    admission.enter(1, 1, 0.0)
+
+    assert admission.rows == 2
+
+
+def test_call_that_nobody_predicted_teaches_nothing() -> None:
+    admission = Admission(1000, 1000, max_s=0.5)
+    admission.enter(1, 1, 0.3)
+
+    admission.learn(math.inf, 1.0)
+    admission.learn(0.0, 1.0)
+    admission.enter(1, 1, 0.0)
+
+    assert admission.rows == 2

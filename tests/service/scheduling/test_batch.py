@@ -12,6 +12,7 @@ from service.core.errors import ModelFailed
 from service.core.messages import InferRequest
 from service.core.table import Frame, Matrix, SparseRows, Table, Values, column_arrays
 from service.scheduling.batch import kind, merge, size_bytes
+from tests.faults.cases import fault
 
 _PREDICT = ("predict",)
 
@@ -58,6 +59,7 @@ def _plain(answer: dict[str, Values]) -> dict[str, Any]:
     return {name: one(values) for name, values in answer.items()}
 
 
+@fault("B03", sent="any sizes, merged and split", expected="each its own rows")
 @pytest.mark.parametrize("make", [_matrix, _frame])
 @given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=6))
 def test_split_undoes_merge(make: Any, lengths: list[int]) -> None:
@@ -77,6 +79,7 @@ def test_merged_rows_are_of_the_same_kind(make: Any) -> None:
     assert kind(batch.rows) == kind(make(1))
 
 
+@fault("B16", sent="an engine that works in place on a batch", expected="the requests' rows as they were")
 @pytest.mark.parametrize("make", [_matrix, _frame])
 def test_whoever_works_in_place_on_merged_rows_leaves_those_of_the_requests(make: Any) -> None:
     requests = [InferRequest(make(rows), _PREDICT) for rows in (2, 3)]
@@ -100,6 +103,7 @@ def test_matrix_stays_row_by_row_in_memory() -> None:
     assert rows.values.flags.c_contiguous
 
 
+@fault("B02", sent="rows of another width or type", expected="another kind: never merged")
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -119,6 +123,7 @@ def test_rows_that_stacking_would_change_are_of_another_kind(one: Table, other: 
     assert kind(one) != kind(other)
 
 
+@fault("B04", sent="answers of another number of rows", expected="ModelFailed")
 @pytest.mark.parametrize("rows", [1, 4])
 def test_engine_that_answers_another_number_of_rows_has_failed(rows: int) -> None:
     batch = merge([InferRequest(_matrix(1), _PREDICT), InferRequest(_matrix(2), _PREDICT)])

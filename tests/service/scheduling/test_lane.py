@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -17,11 +18,14 @@ from service.core.errors import CannotAnswer, DeadlinePassed, ModelFailed, Overl
 from service.core.futures import Done
 from service.core.messages import InferRequest
 from service.core.table import Matrix, Table, Values
+from service.core.timing import Timing
 from service.scheduling.admission import Admission
 from service.scheduling.lane import TURN_S, TURNS, Lane
 from service.scheduling.slices import SLICE_ROWS
 from service.scheduling.workers import Permits
 from service.scheduling.workers import Workers as RealWorkers
+from tests.faults.cases import fault
+from tests.service.scheduling.watching import Watching
 
 _PATIENCE_S = 30.0
 
@@ -113,6 +117,7 @@ def _answer(future: Future[Answer], output: str = "predict") -> float:
 # An idle lane, a busy lane, and turns
 
 
+@fault("B20", sent="one request, nothing else waiting", expected="computed at once")
 def test_idle_lane_starts_at_once() -> None:
     workers = Workers()
 
@@ -169,6 +174,7 @@ def test_order_of_arrival_is_kept_and_each_gets_its_own_answer(bursts: list[int]
     assert [_answer(future) for future in futures] == engine.ran
 
 
+@fault("B17", sent="threads that ask an engine that is not reentrant", expected="one call at a time")
 @pytest.mark.parametrize("merges", [False, True])
 @pytest.mark.parametrize("may_block", [False, True])
 def test_never_more_calls_at_a_time_than_the_lane_is_wide(merges: bool, may_block: bool) -> None:
@@ -236,6 +242,33 @@ def test_lane_counts_its_calls_and_rows() -> None:
     assert (lane.calls, lane.rows) == (2, 7)
 
 
+def test_observer_is_told_what_is_computed_together() -> None:
+    workers, told = Workers(), Watching()
+    lane = Lane(Engine(), workers, merges=True, permits=Permits(1), observer=told)
+
+    lane.submit(_request(1, rows=2), may_block=True)
+    lane.submit(_request(2, rows=3))
+    lane.submit(_request(3, rows=4))
+    workers.run_all()
+
+    assert told.batches == [(2, 1), (7, 2)]
+
+
+@pytest.mark.parametrize("may_block", [True, False])
+def test_request_knows_when_it_was_computed(may_block: bool) -> None:
+    workers = Workers()
+    lane = Lane(Engine(), workers, merges=True, permits=Permits(1))
+    deadline = Deadline.after(_PATIENCE_S)
+    deadline.timing = Timing()
+    deadline.timing.decoded(time.perf_counter(), 1)
+
+    lane.submit(_request(1), deadline, may_block=may_block)
+    workers.run_all()
+
+    timing = deadline.timing
+    assert timing.submitted_at <= timing.begun_at <= timing.done_at <= time.perf_counter()
+
+
 # Batches
 
 
@@ -261,6 +294,7 @@ def test_engine_that_looks_at_other_rows_is_asked_one_by_one() -> None:
     assert engine.calls == [[0], [1], [2]]
 
 
+@fault("B02", sent="requests of other outputs or types in one queue", expected="not merged")
 def test_only_requests_of_a_kind_are_computed_together() -> None:
     workers, engine = Workers(), Engine()
     lane = Lane(engine, workers, merges=True)
@@ -283,6 +317,7 @@ def test_batch_grows_up_to_its_rows() -> None:
     assert [len(call) for call in engine.calls] == [4, 1, 9, 4, 1]
 
 
+@fault("B11", sent="one kind of request that fills every batch", expected="others have their turn after one batch")
 def test_kind_that_fills_one_batch_after_another_keeps_no_other_waiting() -> None:
     workers, engine = Workers(), Engine()
     lane = Lane(engine, workers, merges=True, max_batch_rows=2)
@@ -316,6 +351,7 @@ def test_request_that_comes_while_the_lane_computes_joins_the_next_batch() -> No
 # Failures
 
 
+@fault("B01", "B14", sent="one request that makes the model raise or exit, others beside it", expected="fails alone")
 @pytest.mark.parametrize("merges", [False, True])
 @pytest.mark.parametrize(
     "error",
@@ -354,6 +390,11 @@ def test_one_bad_request_among_many_costs_few_calls() -> None:
     assert len(engine.calls) == 1 + 2 * 6
 
 
+@fault(
+    "B04",
+    sent="an engine that answers too few rows of a batch",
+    expected="asked again in halves, each gets its own",
+)
 def test_engine_that_loses_rows_gives_nobody_anothers_answer() -> None:
     class Losing(Engine):
         def run(self, rows: Table, outputs: Sequence[str]) -> Answer:
@@ -511,6 +552,7 @@ def test_caller_that_may_block_goes_through_with_a_call_that_turns_out_long() ->
 # Deadlines and callers who leave
 
 
+@fault("B05", sent="a request cancelled in the queue", expected="never computed")
 def test_cancelled_call_is_not_run() -> None:
     workers, engine = Workers(), Engine()
     lane = Lane(engine, workers)
@@ -522,6 +564,7 @@ def test_cancelled_call_is_not_run() -> None:
     assert engine.ran == [0, 2]
 
 
+@fault("B06", sent="a request cancelled while it is computed", expected="the answer is thrown away, the lane goes on")
 def test_call_under_way_cannot_be_cancelled() -> None:
     workers = Workers()
     cancelled: list[bool] = []
@@ -535,6 +578,7 @@ def test_call_under_way_cannot_be_cancelled() -> None:
     assert _answer(futures[0]) == 1
 
 
+@fault("B07", sent="a deadline that passes in the queue", expected="DeadlinePassed, no row computed")
 @pytest.mark.parametrize("merges", [False, True])
 def test_call_whose_deadline_is_over_takes_no_row(merges: bool) -> None:
     workers, engine, clock = Workers(), Engine(), Clock()
@@ -592,6 +636,7 @@ def test_answer_can_ask_again() -> None:
 # Too much, and the end
 
 
+@fault("B08", sent="one row more than may wait", expected="Overloaded")
 def test_more_than_may_wait_is_turned_away_at_once() -> None:
     workers = Workers()
     admission = Admission(3, 10_000)
@@ -621,6 +666,30 @@ def test_caller_who_is_turned_away_hears_how_long_the_batches_will_take() -> Non
         lane.submit(_request(16))
 
     assert refusal.value.retry_after_s == 8
+
+
+def test_queue_of_calls_that_take_longer_than_was_measured_admits_fewer() -> None:
+    took = threading.Event()
+    admission = Admission(1000, 100_000, max_s=0.2)
+    lane = Lane(Measured(0.001, lambda value: took.wait(0.01) and None), workers := Workers(), admission)
+    before = _admitted(lane)
+    workers.run_all()
+
+    after = _admitted(lane)
+
+    workers.run_all()
+    # A fifth of a second's worth of calls of a millisecond, and then of ten.
+    assert before > 5 * after
+
+
+def _admitted(lane: Lane) -> int:
+    """How many calls the lane takes before it turns one away."""
+    for number in range(1000):
+        try:
+            lane.submit(_request(number))
+        except Overloaded:
+            return number
+    return 1000
 
 
 def test_calls_accepted_before_the_workers_stop_are_finished() -> None:
@@ -790,6 +859,11 @@ class Play:
                     raise AssertionError(error)
 
 
+@fault(
+    "B03",
+    sent="any mix of sizes, failures, deadlines and cancels",
+    expected="each its own answer, or its own error",
+)
 @given(
     events=st.lists(_EVENTS, max_size=40),
     merges=st.booleans(),
@@ -858,6 +932,7 @@ class Sized(Engine):
         return dict.fromkeys(outputs, np.full(rows.n_rows, 7.0))
 
 
+@fault("B10", sent="a request larger than the largest batch", expected="computed in slices, answered in order")
 @pytest.mark.parametrize("may_block", [False, True])
 def test_many_rows_are_asked_in_slices_where_that_makes_no_difference(may_block: bool) -> None:
     engine, workers = Sized(), Workers()
@@ -916,6 +991,7 @@ class Told(Permits):
         super().give()
 
 
+@fault("B11", sent="a giant request, others that wait for the permit", expected="they compute between two slices")
 def test_others_may_compute_between_two_slices() -> None:
     log: list[str] = []
     workers = Workers()

@@ -14,6 +14,8 @@ from service.core.errors import CannotAnswer, NotRepresentable, RowsRefused
 from service.core.table import Matrix, Table, Values, take
 from service.scheduling.cost import CostCurve
 from service.scheduling.routing import ROUTES, Option, Router
+from tests.faults.cases import fault
+from tests.service.scheduling.watching import Watching
 
 BOTH = frozenset({"predict", "predict_proba"})
 
@@ -236,6 +238,17 @@ def test_more_exact_engine_answers_the_rows_that_one_cannot(late: bool, values: 
     assert [asked for asked, _ in estimator.asked] == [[8] * values.count(8)] * (8 in values)
 
 
+def test_observer_is_told_who_is_asked_and_who_could_not_answer() -> None:
+    told = Watching()
+    router = Router([Option("onnx", Engine(0.1, hard=[7]), BOTH, curve=_curve(1e-5)), _estimator()])
+    router.observe(told)
+
+    router.run(_rows(1.0, 7.0), ("predict",))
+
+    assert told.calls == [("onnx", 2), ("estimator", 1), ("onnx", 1)]
+    assert told.fallbacks == ["onnx"]
+
+
 def test_engine_as_coarse_is_not_asked_instead() -> None:
     other = Engine(0.2)
     router = Router(
@@ -385,6 +398,7 @@ def test_router_is_reentrant_where_every_engine_that_is_always_asked_is(
     assert Router(options).is_reentrant is is_reentrant
 
 
+@fault("B17", sent="two calls of an engine that is not reentrant", expected="one after the other")
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_calls_of_an_engine_wait_for_each_other_where_it_is_not_reentrant(reentrant: bool) -> None:
     taken_turns: list[bool] = []

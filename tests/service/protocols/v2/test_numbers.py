@@ -101,6 +101,9 @@ def test_flat_and_nested_numbers_are_an_array(data: Any, datatype: str) -> None:
         pytest.param(body_of([]), id="nothing"),
         pytest.param(body_of([1, 2, 3, 4]).replace(b'"x"', b'"x", "data": [9]'), id="data twice"),
         pytest.param(body_of([1, 2, 3, 4])[:-1] + b', "inputs": []}', id="inputs twice"),
+        pytest.param(
+            body_of([1, 2, 3, 4])[:-1] + b', "parameters": ' + b'{"a":' * 31 + b"1" + b"}" * 32, id="nested 32 deep"
+        ),
         pytest.param(body_of([1, 2, 3, 4])[:-1], id="no JSON"),
         pytest.param(b"[" + body_of([1, 2, 3, 4]) + b"]", id="no object"),
         pytest.param(b'{"inputs": {"datatype": 1}}', id="no list of inputs"),

@@ -228,7 +228,7 @@ def test_wrong_cells_are_named_with_row_and_column() -> None:
 def test_predictions_and_metadata_are_not_public() -> None:
     public = {route.path for route in ROUTES if route.scope is Scope.PUBLIC}
 
-    assert public == {"/v2", "/v2/", "/v2/health/live", "/v2/health/ready"}
+    assert public == {"/v2/health/live", "/v2/health/ready"}
     assert all(route.dialect is V2 for route in ROUTES)
 
 

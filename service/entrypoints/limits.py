@@ -1,0 +1,27 @@
+"""How long and how much web servers read, as they are told at start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Final
+
+from service.settings import Settings
+
+# Of one body. Each takes about as long to read as a kilobyte, so that one-byte chunks are a way to keep a server busy.
+MAX_CHUNKS: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """Times in seconds, sizes in bytes; what each is for stands with the setting of the same name."""
+
+    headers_timeout_s: float
+    body_timeout_s: float
+    write_timeout_s: float
+    max_connections: int
+    max_url_bytes: int
+    max_headers_bytes: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> HttpLimits:
+        return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})

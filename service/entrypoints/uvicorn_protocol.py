@@ -1,0 +1,248 @@
+"""HTTP under uvicorn: its protocol for httptools, and what that leaves to a proxy.
+
+Deadlines for receiving and for being read, a limit on connections, no reading beyond what is allowed, and errors that
+are problem details. All of it costs a request nothing but a few comparisons, unless it comes in several pieces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum, auto
+from typing import Any, Final, cast
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from service.core.errors import (
+    HeadersTooLarge,
+    NotOffered,
+    NotReceived,
+    RequestTooLarge,
+    TandemError,
+    TargetTooLong,
+    UnreadableRequest,
+)
+from service.entrypoints.deadlines import Deadlines
+from service.entrypoints.limits import MAX_CHUNKS, HttpLimits
+from service.entrypoints.refusals import refuse
+
+_VERSIONS: Final = frozenset({"1.0", "1.1"})
+_UNKNOWN_METHOD: Final = NotOffered("this method is not known here")
+
+
+class Protocols:
+    """Makes the protocol of each connection (uvicorn's `http=`). Travels to worker processes before it has made any."""
+
+    def __init__(self, limits: HttpLimits) -> None:
+        self.limits = limits
+        self.headers = Deadlines(limits.headers_timeout_s)
+        self.bodies = Deadlines(limits.body_timeout_s)
+        self.writes = Deadlines(limits.write_timeout_s)
+
+    def __call__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> Protocol:
+        return Protocol(self, config, server_state, app_state, _loop)
+
+
+class _Stage(Enum):
+    """What of a request is read."""
+
+    NONE = auto()
+    HEADERS = auto()
+    BODY = auto()
+
+
+class _Refused(Exception):
+    """Raised in callbacks of the parser, which ends there."""
+
+    def __init__(self, error: TandemError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(
+        self,
+        shared: Protocols,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._shared = shared
+        self._limits = shared.limits
+        self._stage = _Stage.NONE
+        self._watched = _Stage.NONE  # for which of them a deadline runs
+        self._headers_bytes = 0  # of packets that held nothing else
+        self._chunks = 0
+        self._is_broken = False
+
+    # What uvicorn and the event loop call.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self._limits.max_connections and not self._shared.headers.end_first():
+            transport.abort()
+            return
+        self._shared.headers.begin(self, self._headers_late)
+        self._watched = _Stage.HEADERS
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        for deadlines in (self._shared.headers, self._shared.bodies, self._shared.writes):
+            deadlines.end(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_broken:
+            return
+        self._unset_keepalive_if_required()
+        began_in = self._stage
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # Nothing here speaks another protocol: what was asked is answered, and what follows is not read.
+            self._is_broken = True
+            self._close_after_answer()
+        except httptools.HttpParserError as error:
+            self._refuse(_meaning(error))
+            return
+        if began_in is self._stage is _Stage.HEADERS:
+            self._headers_bytes += len(data)
+            if self._headers_bytes > self._limits.max_headers_bytes + self._limits.max_url_bytes:
+                self._refuse(HeadersTooLarge(f"more than {self._limits.max_headers_bytes} bytes of headers"))
+                return
+        if self._stage is not self._watched:
+            self._watch()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._shared.writes.begin(self, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._shared.writes.end(self)
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._stage = _Stage.HEADERS
+        self._headers_bytes = self._chunks = 0
+        if self._watched is not _Stage.NONE:
+            self._unwatch()
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        if len(self.url) > self._limits.max_url_bytes:
+            raise _Refused(TargetTooLong(f"the URL is longer than {self._limits.max_url_bytes} bytes"))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Fields behind a chunked body arrive here, too, and count for nothing (RFC 9110, 6.5.1).
+        if self._stage is _Stage.HEADERS:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self.parser.get_http_version() not in _VERSIONS:
+            raise _Refused(UnreadableRequest("only HTTP/1.0 and HTTP/1.1 are spoken here"))
+        if self.parser.get_method() == b"CONNECT":
+            raise _Refused(_UNKNOWN_METHOD)
+        super().on_headers_complete()
+        self._stage = _Stage.BODY
+        self.cycle.receive = _Receive(self.cycle)  # type: ignore[method-assign]
+
+    def on_chunk_header(self) -> None:
+        self._chunks += 1
+        if self._chunks > MAX_CHUNKS:
+            raise _Refused(RequestTooLarge(f"the body comes in more than {MAX_CHUNKS} chunks"))
+
+    def on_message_complete(self) -> None:
+        self._stage = _Stage.NONE
+        super().on_message_complete()
+
+    # Nothing is upgraded (RFC 9110, 7.8: a server may ignore it).
+
+    def _should_upgrade(self) -> bool:
+        return False
+
+    # What was not in time, and what is no request.
+
+    def _watch(self) -> None:
+        """A packet ended within a request, or ended one that had come in pieces."""
+        self._unwatch()
+        self._watched = self._stage
+        if self._stage is _Stage.HEADERS:
+            self._shared.headers.begin(self, self._headers_late)
+        elif self._stage is _Stage.BODY:
+            self._shared.bodies.begin(self, self._body_late)
+
+    def _unwatch(self) -> None:
+        (self._shared.headers if self._watched is _Stage.HEADERS else self._shared.bodies).end(self)
+        self._watched = _Stage.NONE
+
+    def _headers_late(self) -> None:
+        if self._stage is _Stage.NONE:  # nothing was asked
+            self.transport.close()
+        else:
+            self._refuse(NotReceived("head", self._limits.headers_timeout_s))
+
+    def _body_late(self) -> None:
+        if self.flow.read_paused or self.pipeline:  # it is us who do not read on
+            self._shared.bodies.begin(self, self._body_late)
+        else:
+            self._refuse(NotReceived("body", self._limits.body_timeout_s))
+
+    def _refuse(self, error: TandemError) -> None:
+        """Answer, and read no more: nobody knows where another request would begin."""
+        self._is_broken = True
+        if self.cycle is None or self.cycle.response_complete:
+            if self._stage is not _Stage.BODY:  # else it has its answer
+                self.transport.write(refuse(error))
+            self.transport.close()
+        elif self._stage is _Stage.BODY:
+            self._close_after_answer()
+            cast(_Receive, self.cycle.receive).fail(error)
+        else:  # the answers to what came before come first, and then none
+            self._close_after_answer()
+
+    def _close_after_answer(self) -> None:
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
+
+
+def _meaning(error: httptools.HttpParserError) -> TandemError:
+    if isinstance(error.__context__, _Refused):
+        return error.__context__.error
+    if isinstance(error, httptools.HttpParserInvalidMethodError):
+        return _UNKNOWN_METHOD
+    return UnreadableRequest("these bytes are no request of HTTP/1.1")
+
+
+class _Receive:
+    """What an app calls for the body of a request. Raises what is wrong with it, so that the app answers that."""
+
+    __slots__ = ("_cycle", "_error")
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        self._error: TandemError | None = None
+
+    def fail(self, error: TandemError) -> None:
+        self._error = error
+        self._cycle.more_body = False
+        self._cycle.message_event.set()
+
+    async def __call__(self) -> Any:
+        message = await RequestResponseCycle.receive(self._cycle)
+        if self._error is not None:
+            raise self._error
+        return message
