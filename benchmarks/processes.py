@@ -110,8 +110,8 @@ def serving(
     own = {name: value for name, value in os.environ.items() if not name.startswith("TANDEM_")}
     with log.open("wb") as output, pinned(core):  # a child runs where its parent ran when it was born
         process = subprocess.Popen(
-            command, env={**own, **environment}, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            start_new_session=True,
+            command, env={**own, "TANDEM_DRAIN_S": "0", **environment}, stdin=subprocess.DEVNULL, stdout=output,
+            stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     try:
         yield Server(port, process, log, " ".join(command))
@@ -155,7 +155,8 @@ def tree(pid: int) -> list[int]:
     found = [pid]
     for parent in found:
         for task in (Path("/proc") / str(parent) / "task").iterdir():
-            found += map(int, (task / "children").read_text().split())
+            with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
+                found += map(int, (task / "children").read_text().split())
     return found
 
 
