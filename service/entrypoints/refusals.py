@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -11,6 +10,7 @@ from typing import Final
 
 from service.observability.logs import log_access
 from service.observability.meter import count_refusal
+from service.observability.stray import Limit
 from service.protocols.api import request_id
 from service.protocols.status import problem_reply, refusal_of
 
@@ -43,22 +43,12 @@ class SparingLog:
     """At most `LINES_PER_S` lines a second; how many were left out is said with the next one. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._second = clock()
-        self._written = self._left_out = 0
+        self._limit = Limit(LINES_PER_S, 1.0, clock)
 
     def log(self, error: BaseException, status: int, identifier: str) -> None:
-        with self._lock:
-            now = self._clock()
-            left_out = 0
-            if now >= self._second + 1:
-                left_out, self._second, self._written, self._left_out = self._left_out, now, 0, 0
-            self._written += 1
-            if self._written > LINES_PER_S:
-                self._left_out += 1
-                return
-        if left_out:
+        if not self._limit.admits():
+            return
+        if left_out := self._limit.take_left_out():
             _log.warning("%d more requests were refused than are logged", left_out)
         log_access(method="-", path="-", status=status, ms=0.0, request_id=identifier, error=error)
 
