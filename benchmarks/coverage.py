@@ -53,7 +53,7 @@ def main() -> None:
 
 def look(only: Sequence[str] | None) -> tuple[list[Covered], dict[str, str]]:
     """What is servable, and by name what cannot be exported at all, with the reason."""
-    from service.core.errors import EstimatorUnusable
+    from service.core.artefact_errors import EstimatorUnusable
     from tests.estimators import fitted_estimators
 
     found, refused = [], {}
@@ -75,7 +75,7 @@ def look(only: Sequence[str] | None) -> tuple[list[Covered], dict[str, str]]:
 
 def cover(name: str, estimator: Any, rows: Any, repository: Path) -> Covered:
     """Raises EstimatorUnusable where there is nothing to export."""
-    from service.core.errors import ArtefactError
+    from service.core.artefact_errors import ArtefactError
     from service.core.rules import ModelRules
     from service.loading.loader import Loader
     from service.repository.sources import Found

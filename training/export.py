@@ -14,7 +14,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from service.core.errors import EstimatorUnusable, NameInvalid, TandemError
+from service.core.artefact_errors import EstimatorUnusable, NameInvalid
+from service.core.errors import TandemError
 from service.core.names import check_model_name, parse_version
 from service.core.rules import Fidelity
 from service.core.signature import Container, Signature

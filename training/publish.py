@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-from service.core.errors import VersionExists
+from service.core.artefact_errors import VersionExists
 from service.core.names import parse_version
 from service.repository.manifest import MANIFEST, SIGNATURE, FileEntry, Manifest, file_entry
 from service.repository.signing import Signer

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from service.core.errors import TandemError, VersionExists
+from service.core.artefact_errors import VersionExists
+from service.core.errors import TandemError
 from service.core.names import check_name
 from service.core.rules import Fidelity
 from service.runtimes.structure import estimator_name

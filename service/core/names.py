@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from service.core.errors import NameInvalid, NameReserved
+from service.core.artefact_errors import NameInvalid, NameReserved
 
 _NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 _VERSION = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)

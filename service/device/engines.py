@@ -13,8 +13,9 @@ from typing import Any, Final
 
 import orjson
 
+from service.core.artefact_errors import ArtefactError
 from service.core.contracts import Engine
-from service.core.errors import ArtefactError, TandemError
+from service.core.errors import TandemError
 from service.device.guard import GuardedEngine, Watch
 from service.runtimes.device_errors import DeviceUnavailable, is_out_of_memory, is_sticky
 from service.scheduling.admission import Admission

@@ -21,7 +21,13 @@ from grpc.aio import EOF, ServicerContext
 from service.core.callers import ANYBODY
 from service.core.contracts import Server
 from service.core.deadline import Deadline
-from service.core.errors import DeadlinePassed, Unauthenticated, Unavailable, UnreadableRequest, shorten
+from service.core.errors import (
+    DeadlinePassed,
+    Unauthenticated,
+    Unavailable,
+    UnreadableRequest,
+    shorten,
+)
 from service.core.timing import Timing
 from service.entrypoints.grpc_errors import code_of, details_of
 from service.guards.guard import Guard

@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import Final
 
 from service.core.callers import ANYBODY, STRANGER, Caller, Rate, Scope
-from service.core.errors import RateLimited, TandemError, Unauthenticated, UnreadableRequest
+from service.core.errors import (
+    RateLimited,
+    TandemError,
+    Unauthenticated,
+    UnreadableRequest,
+)
 from service.guards.keys import Keys, caller_with, parse_keys, require_any
 from service.guards.peers import Network, group_of, peer_of
 from service.guards.rates import Verdict, Windows, rate_fields, share_of

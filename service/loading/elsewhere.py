@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from typing import Any, Final
 
+from service.core.artefact_errors import GoldenDisagrees
 from service.core.contracts import Engine
-from service.core.errors import GoldenDisagrees
 from service.loading.engines import NOT_HERE, unproven
 from service.loading.golden import CLOSE_RTOL, EXACT_RTOL, Golden, compare
 from service.loading.hosted import ON_GPU, WHOLE

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Final, cast
 
+from service.core.artefact_errors import EngineUnusable
 from service.core.contracts import Engine
-from service.core.errors import EngineUnusable
 from service.core.signature import Signature
 from service.repository.manifest import EngineEntry
 

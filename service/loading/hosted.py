@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from service.core.artefact_errors import DigestMismatch
 from service.core.contracts import Engine
-from service.core.errors import DigestMismatch
 from service.core.rules import ModelRules
 from service.loading.engines import open_engine
 from service.repository.manifest import EngineEntry, Manifest, check_files, digest, read_manifest

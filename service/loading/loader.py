@@ -8,8 +8,14 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from service.core.artefact_errors import (
+    ArtefactError,
+    EngineMissing,
+    ManifestInvalid,
+    SignatureMissing,
+)
 from service.core.contracts import Engine
-from service.core.errors import ArtefactError, EngineMissing, ManifestInvalid, SignatureMissing, TandemError
+from service.core.errors import TandemError
 from service.core.rules import ModelRules
 from service.core.signature import Signature
 from service.loading.elsewhere import Elsewhere

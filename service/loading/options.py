@@ -10,8 +10,9 @@ from typing import Final
 
 import numpy as np
 
+from service.core.artefact_errors import GoldenDisagrees
 from service.core.contracts import Engine
-from service.core.errors import GoldenDisagrees, TandemError
+from service.core.errors import TandemError
 from service.core.rules import Fidelity
 from service.core.table import Table, copied, take
 from service.loading.engines import CRASHING, NOT_HERE, open_engine

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from service.core.errors import SandboxRefused, UntrustedNames
+from service.core.artefact_errors import SandboxRefused, UntrustedNames
 from service.repository.manifest import EngineEntry, Manifest, digest
 from service.runtimes.channel import Channel, ChannelClosed, Garbage
 from service.runtimes.device_errors import unpack_error

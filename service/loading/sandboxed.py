@@ -77,7 +77,7 @@ def limit_time(seconds: float) -> None:
 
 def _try_out(message: dict[str, Any], block: memoryview) -> dict[str, Any]:
     """Open, and ask. What went wrong, as the parent says it; empty where all is well."""
-    from service.core.errors import ArtefactError, UntrustedNames
+    from service.core.artefact_errors import ArtefactError, UntrustedNames
     from service.runtimes.device_errors import is_out_of_memory, pack_error
     from service.runtimes.wire import Packing
 

@@ -11,7 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from service.core.errors import HeadersTooLarge, NotOffered, TargetTooLong, UnreadableRequest
+from service.core.errors import (
+    HeadersTooLarge,
+    NotOffered,
+    TargetTooLong,
+    UnreadableRequest,
+)
 
 # One line of a header, and how many there may be. The usual limits of web servers and proxies, which some of them
 # cannot be told to change.

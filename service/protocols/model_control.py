@@ -16,7 +16,12 @@ from concurrent.futures import Future
 from typing import Any, Final
 
 from service.core.contracts import Server
-from service.core.errors import AlreadyLoaded, InvalidRequest, UnknownModel, shorten
+from service.core.errors import (
+    AlreadyLoaded,
+    InvalidRequest,
+    UnknownModel,
+    shorten,
+)
 from service.core.futures import settle, then
 from service.core.messages import Target
 from service.protocols.http import HttpReply, HttpRequest, json_reply

@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable
 from importlib.resources import files
 from typing import Final
 
-from service.core.errors import EstimatorUnusable
+from service.core.artefact_errors import EstimatorUnusable
 
 
 def _names(prefix: str, names: str) -> frozenset[str]:

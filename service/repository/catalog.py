@@ -6,9 +6,9 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 
+from service.core.artefact_errors import RollbackRefused
 from service.core.errors import (
     AlreadyLoaded,
-    RollbackRefused,
     TandemError,
     Unavailable,
     UnknownLabel,

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from service.core.errors import KeyUnusable
+from service.core.artefact_errors import KeyUnusable
 
 _log = logging.getLogger(__name__)
 

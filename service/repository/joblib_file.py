@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Final, NoReturn
 
 import numpy as np
 
-from service.core.errors import ModelFileUnreadable
+from service.core.artefact_errors import ModelFileUnreadable
 
 # Far above real models (a forest of 1 000 deep trees is about 1 GiB), below what would take a
 # server down. Smaller: large models are refused. Larger: so is the memory one bad file can take.

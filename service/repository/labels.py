@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-from service.core.errors import ManifestInvalid, NameInvalid
+from service.core.artefact_errors import ManifestInvalid, NameInvalid
 from service.core.names import check_name
 from service.repository.manifest import LABELS, MANIFEST
 from service.repository.reading import read_small

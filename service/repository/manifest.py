@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service import __version__
-from service.core.errors import (
+from service.core.artefact_errors import (
     DigestMismatch,
     FileMissing,
     FileUnlisted,

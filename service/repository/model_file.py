@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any, Final, Literal
 
-from service.core.errors import EstimatorUnusable, ManifestInvalid
+from service.core.artefact_errors import EstimatorUnusable, ManifestInvalid
 from service.repository.manifest import MODEL, Manifest
 from service.repository.opener import needed_trust, open_model
 from service.repository.skops_file import needed_skops_trust, open_skops

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 
-from service.core.errors import ArtefactError, ModelFileUnreadable, UntrustedNames
+from service.core.artefact_errors import ArtefactError, ModelFileUnreadable, UntrustedNames
 from service.repository.allowlist import ALLOWED, check_importable, refused_names
 from service.repository.joblib_file import MAX_BYTES, JoblibUnpickler, decompressed
 from service.repository.pickle_names import CHECK_ARRAY, PARTIAL, global_names, names_in, spelling

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
-from service.core.errors import LoadTookTooLong
+from service.core.artefact_errors import LoadTookTooLong
 from service.repository.sources import Found, Snapshot, Source
 from service.repository.versions import Loaded
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 
-from service.core.errors import ModelFileUnreadable
+from service.core.artefact_errors import ModelFileUnreadable
 from service.repository.joblib_file import MAX_BYTES, JoblibUnpickler, decompressed
 
 PARTIAL: Final = "functools.partial"

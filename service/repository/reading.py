@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from service.core.errors import FileNotPrivate, FileTooLarge, FileUnsafe
+from service.core.artefact_errors import FileNotPrivate, FileTooLarge, FileUnsafe
 
 # Manifests, signatures and labels; a manifest with a million categories has a few dozen MiB.
 SMALL_FILE_BYTES: Final = 64 * 1024 * 1024

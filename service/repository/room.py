@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from service.core.errors import OutOfMemory
+from service.core.artefact_errors import OutOfMemory
 
 # A file's bytes, and what is built from them, are there at the same time.
 COPIES: Final = 2

@@ -24,7 +24,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
-from service.core.errors import KeyUnusable, SignatureMissing, SignatureWrong, SignerUnknown
+from service.core.artefact_errors import (
+    KeyUnusable,
+    SignatureMissing,
+    SignatureWrong,
+    SignerUnknown,
+)
 from service.repository.manifest import MANIFEST, SIGNATURE, Manifest, parse_manifest, read_manifest_bytes
 from service.repository.reading import read_small
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from service.core.errors import ArtefactError, ModelFileUnreadable, UntrustedNames
+from service.core.artefact_errors import ArtefactError, ModelFileUnreadable, UntrustedNames
 from service.repository.allowlist import check_importable, refused_names
 from service.repository.joblib_file import MAX_BYTES
 

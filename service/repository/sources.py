@@ -15,7 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-from service.core.errors import ArtefactError, FileTooLarge, FileUnsafe, ManifestMissing, NotAllowed
+from service.core.artefact_errors import (
+    ArtefactError,
+    FileTooLarge,
+    FileUnsafe,
+    ManifestMissing,
+)
+from service.core.errors import NotAllowed
 from service.core.names import is_name, parse_version
 from service.repository.labels import promote, read_labels
 from service.repository.manifest import MANIFEST

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
+from service.core.artefact_errors import ArtefactError, OutOfMemory
 from service.core.deadline import NEVER, Deadline
-from service.core.errors import ArtefactError, OutOfMemory, TandemError
+from service.core.errors import TandemError
 from service.core.messages import InferRequest
 from service.core.table import Values
 from service.repository.control import Order

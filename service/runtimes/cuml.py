@@ -19,7 +19,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.errors import CannotAnswer, EstimatorUnusable, ModelFailed, RowsRefused
+from service.core.artefact_errors import EstimatorUnusable
+from service.core.errors import CannotAnswer, ModelFailed, RowsRefused
 from service.core.signature import Signature
 from service.core.table import Table, Values
 from service.runtimes.cuml_neighbours import Neighbours

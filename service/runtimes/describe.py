@@ -16,7 +16,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.errors import EstimatorUnusable, TandemError
+from service.core.artefact_errors import EstimatorUnusable
+from service.core.errors import TandemError
 from service.core.plain import plain_label
 from service.core.signature import EXACT_INTEGERS, FLOATS, INTS, Column, Output, Signature
 from service.core.table import Frame, Matrix, SparseRows, Table, Values, column_arrays, copied, take

@@ -10,8 +10,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from service.core import errors
-from service.core.errors import CannotAnswer, ModelFailed, RowsRefused, TandemError, Unavailable
+from service.core import artefact_errors, errors
+from service.core.errors import (
+    CannotAnswer,
+    ModelFailed,
+    RowsRefused,
+    TandemError,
+    Unavailable,
+)
 from service.runtimes.wire import Block, Packing, Spec, WireError, pack_answers, unpack_answers, unpack_array
 
 
@@ -87,9 +93,9 @@ def unpack_error(spec: Any, block: Block) -> TandemError:
 
 
 def _artefact_error(name: str) -> Callable[[str], TandemError]:
-    kind = getattr(errors, name)
+    kind: type[artefact_errors.ArtefactError] = getattr(artefact_errors, name)
     # Some take values, not words; their words travelled, so they become the plain kind.
-    return kind if kind.__init__ is Exception.__init__ else errors.ArtefactError
+    return kind if kind.__init__ is Exception.__init__ else artefact_errors.ArtefactError
 
 
 _MAKERS: Final[Mapping[str, Callable[[str], TandemError]]] = {
@@ -100,8 +106,8 @@ _MAKERS: Final[Mapping[str, Callable[[str], TandemError]]] = {
     "ModelFailed": lambda detail: ModelFailed(),
     **{
         name: _artefact_error(name)
-        for name, kind in vars(errors).items()
-        if isinstance(kind, type) and issubclass(kind, errors.ArtefactError)
+        for name, kind in vars(artefact_errors).items()
+        if isinstance(kind, type) and issubclass(kind, artefact_errors.ArtefactError)
     },
 }
 

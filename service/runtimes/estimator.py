@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from service.core.errors import EstimatorUnusable, ModelFailed, RowsRefused
+from service.core.artefact_errors import EstimatorUnusable
+from service.core.errors import ModelFailed, RowsRefused
 from service.core.signature import Signature
 from service.core.table import SparseRows, Table, Values, copied
 from service.runtimes.estimator_input import input_builder

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.errors import ModelFileUnreadable
+from service.core.artefact_errors import ModelFileUnreadable
 from service.core.signature import Signature
 from service.runtimes.treelite import FRONT, TREES, TreeliteEngine, front_signature
 from service.runtimes.treelite_recipe import Recipe

@@ -14,7 +14,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.errors import CannotAnswer, EstimatorUnusable, ModelFailed, RowsRefused
+from service.core.artefact_errors import EstimatorUnusable
+from service.core.errors import CannotAnswer, ModelFailed, RowsRefused
 from service.core.signature import Signature
 from service.core.table import SparseRows, Table, Values
 from service.runtimes.onnx_inputs import CODES, feeder

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.errors import EstimatorUnusable
+from service.core.artefact_errors import EstimatorUnusable
 from service.core.plain import plain_label
 from service.core.signature import FLOATS, INTS, Column, Container, DType
 from service.core.table import Frame, Matrix, Table

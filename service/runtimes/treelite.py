@@ -12,8 +12,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from service.core.artefact_errors import ModelFileUnreadable
 from service.core.contracts import Engine
-from service.core.errors import CannotAnswer, ModelFileUnreadable
+from service.core.errors import CannotAnswer
 from service.core.signature import Output, Signature
 from service.core.table import Matrix, Table, Values
 from service.runtimes.treelite_library import Trees

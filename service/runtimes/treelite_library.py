@@ -22,7 +22,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.errors import ModelFailed, ModelFileUnreadable
+from service.core.artefact_errors import ModelFileUnreadable
+from service.core.errors import ModelFailed
 
 _FUNCTIONS: Final[dict[str, list[Any]]] = {
     "TreeliteDeserializeModelFromBytes": [c_char_p, c_size_t, POINTER(c_void_p)],

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from service.core.errors import ModelFileUnreadable
+from service.core.artefact_errors import ModelFileUnreadable
 from service.core.signature import Output, Signature
 from service.core.table import Values
 

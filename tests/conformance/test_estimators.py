@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from service.core.agreement import largest_difference
-from service.core.errors import EstimatorUnusable
+from service.core.artefact_errors import EstimatorUnusable
 from service.loading.golden import CLOSE_RTOL
 from tests.conformance.exact import answer, inexact, replied
 from tests.conformance.servers import CLIENT, SERVERS, Running, tandem_serve

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from sklearn.linear_model import LinearRegression
 from sklearn.tree import DecisionTreeRegressor
 
-from service.core.errors import NameInvalid
+from service.core.artefact_errors import NameInvalid
 from service.core.names import check_name
 from tests.conformance.servers import free_port, tandem, tandem_serve
 from tests.faults.cases import Came, fault

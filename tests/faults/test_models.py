@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from service.core.errors import NameReserved, OutOfMemory, Unavailable
+from service.core.artefact_errors import NameReserved, OutOfMemory
+from service.core.errors import Unavailable
 from service.core.messages import InferRequest, Target
 from service.core.rules import ModelRules
 from service.core.table import Matrix

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.core.errors import NameInvalid
+from service.core.artefact_errors import NameInvalid
 from service.core.names import check_name
 from tests.conformance.wire import Reply, request
 from tests.faults.cases import Came, fault

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from service.core.errors import CannotAnswer, EstimatorUnusable, RowsRefused
+from service.core.artefact_errors import EstimatorUnusable
+from service.core.errors import CannotAnswer, RowsRefused
 from service.core.table import Matrix, Table, Values
 
 DIE: Final = -1.0

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from service import __version__, figures
+from service.core.artefact_errors import DigestMismatch
 from service.core.deadline import Deadline
-from service.core.errors import DigestMismatch, InvalidRequest, ModelFailed, Overloaded
+from service.core.errors import InvalidRequest, ModelFailed, Overloaded
 from service.core.messages import UNLOADED, ModelSummary
 from service.core.timing import Timing
 from service.figures import Figures

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from service.core.errors import KeyUnusable, ModelFileUnreadable
+from service.core.artefact_errors import KeyUnusable, ModelFileUnreadable
 from service.entrypoints.servers import Binding
 from service.guards.guard import CannotGuard
 from service.preflight import (

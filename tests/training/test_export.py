@@ -31,7 +31,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from service.core.errors import EstimatorUnusable, NameInvalid, VersionExists
+from service.core.artefact_errors import EstimatorUnusable, NameInvalid, VersionExists
 from service.core.rules import ModelRules, Pickle
 from service.core.signature import Container
 from service.core.table import Matrix

@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from service.core.errors import ArtefactError, UntrustedNames
+from service.core.artefact_errors import ArtefactError, UntrustedNames
 from service.core.signature import Column, Container, Output, Signature
 from service.inspection import find_version
 from service.loading.loader import Loader

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from service.core.errors import VersionExists
+from service.core.artefact_errors import VersionExists
 from service.core.signature import Column, Container, Output, Signature
 from service.repository.manifest import MANIFEST, FileEntry, Manifest, check_files, read_manifest
 from service.repository.signing import create_keys, read_signed_manifest, read_signer, read_trusted_keys
@@ -213,7 +213,7 @@ def test_draft_of_an_exporter_at_work_is_not_swept(tmp_path: Path) -> None:
 
 
 _RACING = """
-from service.core.errors import VersionExists
+from service.core.artefact_errors import VersionExists
 version = int(sys.argv[2]) or None
 print("ready", flush=True)
 sys.stdin.readline()

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from service.core.errors import NameInvalid, TandemError, VersionExists
+from service.core.artefact_errors import NameInvalid, VersionExists
+from service.core.errors import TandemError
 from service.loading.loader import Loader
 from service.repository.sources import Folder
 from training.data import DataUnusable

@@ -25,7 +25,12 @@ import orjson
 
 from service import __version__
 from service.core.contracts import Server
-from service.core.errors import InvalidRequest, UnreadableRequest, UnsupportedMediaType, shorten
+from service.core.errors import (
+    InvalidRequest,
+    UnreadableRequest,
+    UnsupportedMediaType,
+    shorten,
+)
 from service.core.futures import then
 from service.core.messages import InferReply, InferRequest, Target
 from service.core.names import parse_version

@@ -17,7 +17,12 @@ from concurrent.futures import Future
 from typing import Any, Final
 
 from service.core.contracts import Server
-from service.core.errors import NotAcceptable, UnreadableRequest, UnsupportedMediaType, shorten
+from service.core.errors import (
+    NotAcceptable,
+    UnreadableRequest,
+    UnsupportedMediaType,
+    shorten,
+)
 from service.core.futures import then
 from service.core.messages import InferReply, InferRequest, Target
 from service.core.signature import Signature

@@ -14,7 +14,12 @@ from typing import Any, Final
 import orjson
 
 from service.core.contracts import Server
-from service.core.errors import MethodNotAllowed, NotOffered, UnknownRoute, UnsupportedCoding
+from service.core.errors import (
+    MethodNotAllowed,
+    NotOffered,
+    UnknownRoute,
+    UnsupportedCoding,
+)
 from service.core.futures import then
 from service.core.messages import InferReply, InferRequest
 from service.core.signature import Signature

@@ -6,8 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.core import errors
-from service.core.errors import InvalidRows, Problem, UnknownModel, shorten
+from service.core import artefact_errors, errors
+from service.core.errors import (
+    InvalidRows,
+    Problem,
+    UnknownModel,
+    shorten,
+)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +47,7 @@ def test_invalid_rows_say_the_first_problem_and_how_many_there_are() -> None:
         pytest.param(errors.UnknownLabel("wine", {}), "it has none", id="no labels"),
         pytest.param(errors.MethodNotAllowed("PUT", ["GET", "HEAD"]), "this route answers GET, HEAD", id="methods"),
         pytest.param(errors.DeadlinePassed(2.5), "no answer within 2.5 seconds", id="seconds"),
-        pytest.param(errors.UntrustedNames({"b.B", "a.A"}), "--trust a.A --trust b.B", id="names to trust"),
+        pytest.param(artefact_errors.UntrustedNames({"b.B", "a.A"}), "--trust a.A --trust b.B", id="names to trust"),
     ],
 )
 def test_error_says_what_there_is_instead(error: errors.TandemError, text: str) -> None:

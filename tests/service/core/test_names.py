@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.core.errors import NameInvalid, NameReserved
+from service.core.artefact_errors import NameInvalid, NameReserved
 from service.core.names import RESERVED, check_model_name, check_name, is_name, parse_version
 from service.protocols.routes import by_path
 from service.settings import DialectName

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.core.errors import ArtefactError, EstimatorUnusable
+from service.core.artefact_errors import ArtefactError, EstimatorUnusable
 from service.device.engines import Engines
 from service.runtimes.device_errors import DeviceUnavailable
 from tests.service.device.fake_engines import Opener

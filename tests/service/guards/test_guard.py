@@ -8,7 +8,12 @@ from typing import Any, Final
 import pytest
 
 from service.core.callers import ANYBODY, STRANGER, Rate, Scope
-from service.core.errors import NotAllowed, RateLimited, Unauthenticated, UnreadableRequest
+from service.core.errors import (
+    NotAllowed,
+    RateLimited,
+    Unauthenticated,
+    UnreadableRequest,
+)
 from service.guards.guard import AccessRules, CannotGuard, Guard, credentials_in, guard_of
 from service.guards.keys import digest_of, new_key
 from service.guards.peers import networks_of

@@ -20,7 +20,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from service.core.errors import GoldenDisagrees, Unavailable
+from service.core.artefact_errors import GoldenDisagrees
+from service.core.errors import Unavailable
 from service.core.rules import ModelRules
 from service.core.table import Matrix
 from service.hosting import OPENER

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from service.core.errors import EngineUnusable
+from service.core.artefact_errors import EngineUnusable
 from service.core.signature import Container, Signature
 from service.loading import engines
 from service.loading.engines import open_engine, unproven

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.core.errors import GoldenDisagrees, RowsRefused, Unavailable
+from service.core.artefact_errors import GoldenDisagrees
+from service.core.errors import RowsRefused, Unavailable
 from service.core.table import Matrix, Table, Values
 from service.loading.lazy import LazyEngine
 

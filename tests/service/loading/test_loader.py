@@ -22,7 +22,7 @@ from sklearn.naive_bayes import MultinomialNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-from service.core.errors import (
+from service.core.artefact_errors import (
     DigestMismatch,
     EstimatorUnusable,
     FileNotPrivate,

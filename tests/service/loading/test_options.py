@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.core.errors import CannotAnswer, GoldenDisagrees, ModelFailed
+from service.core.artefact_errors import GoldenDisagrees
+from service.core.errors import CannotAnswer, ModelFailed
 from service.core.signature import Column, Container, Output, Signature
 from service.core.table import Matrix, Table, Values, take
 from service.loading import engines

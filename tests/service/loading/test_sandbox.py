@@ -18,7 +18,12 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression
 from sklearn.tree import DecisionTreeClassifier
 
-from service.core.errors import ArtefactError, ModelFileUnreadable, SandboxRefused, UntrustedNames
+from service.core.artefact_errors import (
+    ArtefactError,
+    ModelFileUnreadable,
+    SandboxRefused,
+    UntrustedNames,
+)
 from service.core.table import Matrix
 from service.loading import sandbox as module
 from service.loading.loader import Loader

@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.core.errors import RequestError, RequestTooLarge, UnreadableRequest, UnsupportedCoding
+from service.core.errors import (
+    RequestError,
+    RequestTooLarge,
+    UnreadableRequest,
+    UnsupportedCoding,
+)
 from service.protocols.coding import LEAST_BYTES, coded, uncoded
 from service.protocols.http import HttpReply
 from tests.service.protocols.fake_server import post

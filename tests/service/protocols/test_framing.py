@@ -4,7 +4,12 @@ from typing import Any
 
 import pytest
 
-from service.core.errors import HeadersTooLarge, NotOffered, TargetTooLong, UnreadableRequest
+from service.core.errors import (
+    HeadersTooLarge,
+    NotOffered,
+    TargetTooLong,
+    UnreadableRequest,
+)
 from service.protocols.framing import HEADER_BYTES, HEADERS, Framing
 
 FRAMING = Framing(url_bytes=100, headers_bytes=10_000)

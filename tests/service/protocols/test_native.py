@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.core.errors import InvalidRequest, InvalidRows, Problem, TandemError, UnreadableRequest
+from service.core.errors import (
+    InvalidRequest,
+    InvalidRows,
+    Problem,
+    TandemError,
+    UnreadableRequest,
+)
 from service.core.messages import InferReply, InferRequest
 from service.core.signature import Column, Container, Output, Signature
 from service.core.table import Frame, Matrix, SparseRows, Values

@@ -5,7 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.core.errors import InvalidRows, ModelFailed, TandemError, UnsupportedMediaType
+from service.core.errors import (
+    InvalidRows,
+    ModelFailed,
+    TandemError,
+    UnsupportedMediaType,
+)
 from service.core.messages import Target
 from service.protocols.predict import ROUTES, predict, require_json
 from service.protocols.route import Scope

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.core import errors
+from service.core import artefact_errors, errors
 from service.core.errors import InvalidRows, Problem, TandemError
 from service.protocols.status import STATUS, ProblemDetails, problem_reply
 from tests.service.protocols.fake_server import content_of
@@ -89,7 +89,7 @@ def test_one_error_is_always_listed() -> None:
     [
         pytest.param(FileNotFoundError(2, "No such file", SECRET), id="any exception"),
         pytest.param(KeyError(SECRET), id="key"),
-        pytest.param(errors.DigestMismatch(SECRET), id="an artefact on disk"),
+        pytest.param(artefact_errors.DigestMismatch(SECRET), id="an artefact on disk"),
     ],
 )
 def test_answer_tells_nothing_of_the_inside(error: Exception) -> None:

@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-from service.core.errors import EstimatorUnusable
+from service.core.artefact_errors import EstimatorUnusable
 from service.repository.allowlist import ALLOWED, check_importable, refused_names
 from tests.tools.generate_sklearn_names import TARGET, names
 

@@ -23,9 +23,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from service.core.artefact_errors import DigestMismatch
 from service.core.errors import (
     AlreadyLoaded,
-    DigestMismatch,
     NotAllowed,
     TandemError,
     Unavailable,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.core.errors import KeyUnusable
+from service.core.artefact_errors import KeyUnusable
 from service.repository.floors import Floors
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from service.core.errors import ModelFileUnreadable
+from service.core.artefact_errors import ModelFileUnreadable
 from service.repository.joblib_file import decompressed
 from tests.faults.cases import fault
 from tests.service.repository.attacks import COMPRESSIONS, dumped, model

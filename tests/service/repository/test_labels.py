@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.core.errors import ManifestInvalid, NameInvalid
+from service.core.artefact_errors import ManifestInvalid, NameInvalid
 from service.repository.labels import promote, read_labels
 from service.repository.manifest import LABELS, MANIFEST
 

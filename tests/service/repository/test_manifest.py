@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.core.errors import DigestMismatch, LibraryMismatch, ManifestInvalid
+from service.core.artefact_errors import DigestMismatch, LibraryMismatch, ManifestInvalid
 from service.core.signature import Column, Container, Output, Signature
 from service.repository import manifest as module
 from service.repository.manifest import (

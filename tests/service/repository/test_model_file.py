@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from service.core.errors import EstimatorUnusable, ManifestInvalid, ModelFileUnreadable
+from service.core.artefact_errors import EstimatorUnusable, ManifestInvalid, ModelFileUnreadable
 from service.repository.manifest import MODEL, FileEntry, Manifest, file_entry, read_manifest
 from service.repository.model_file import SKOPS, model_file, open_estimator, required_model_file, trust_for
 from service.repository.skops_file import dump_skops

@@ -40,7 +40,12 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEnc
 from sklearn.svm import SVC
 from sklearn.utils.validation import check_array, check_is_fitted
 
-from service.core.errors import ArtefactError, EstimatorUnusable, ModelFileUnreadable, UntrustedNames
+from service.core.artefact_errors import (
+    ArtefactError,
+    EstimatorUnusable,
+    ModelFileUnreadable,
+    UntrustedNames,
+)
 from service.repository.joblib_file import decompressed
 from service.repository.opener import _Opener, needed_trust, open_model
 from tests.estimators import ANSWERS, LEFT_OUT, answering_estimators, fitted_estimators

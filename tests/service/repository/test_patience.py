@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.core.errors import LoadTookTooLong
+from service.core.artefact_errors import LoadTookTooLong
 from service.repository.patience import PatientSource, patient
 from service.repository.sources import Found, Snapshot
 from tests.faults.cases import fault

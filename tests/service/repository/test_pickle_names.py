@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.core.errors import ModelFileUnreadable
+from service.core.artefact_errors import ModelFileUnreadable
 from service.repository.pickle_names import global_names
 from tests.service.repository.attacks import COMPRESSIONS, array_file, attacks, dumped, model, unreadable
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.core.errors import FileNotPrivate, FileTooLarge, FileUnsafe
+from service.core.artefact_errors import FileNotPrivate, FileTooLarge, FileUnsafe
 from service.repository import reading as module
 from service.repository.reading import kind_of, opened, read_small, require_private
 

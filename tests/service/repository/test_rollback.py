@@ -6,7 +6,8 @@ import logging
 
 import pytest
 
-from service.core.errors import FileUnsafe, Unavailable
+from service.core.artefact_errors import FileUnsafe
+from service.core.errors import Unavailable
 from service.core.messages import Target
 from service.repository.catalog import Catalog
 from service.repository.floors import Floors

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from service.core.errors import OutOfMemory
+from service.core.artefact_errors import OutOfMemory
 from service.repository import room as module
 from service.repository.room import require_room
 

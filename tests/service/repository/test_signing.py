@@ -11,7 +11,13 @@ from cryptography.hazmat.primitives import serialization as form
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from service.core.errors import ArtefactError, KeyUnusable, SignatureMissing, SignatureWrong, SignerUnknown
+from service.core.artefact_errors import (
+    ArtefactError,
+    KeyUnusable,
+    SignatureMissing,
+    SignatureWrong,
+    SignerUnknown,
+)
 from service.repository.manifest import MANIFEST, SIGNATURE
 from service.repository.signing import (
     Signer,

@@ -29,7 +29,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, KBinsDiscretizer, StandardScaler
 from sklearn.svm import SVC
 
-from service.core.errors import ArtefactError, EstimatorUnusable, ModelFileUnreadable, UntrustedNames
+from service.core.artefact_errors import (
+    ArtefactError,
+    EstimatorUnusable,
+    ModelFileUnreadable,
+    UntrustedNames,
+)
 from service.repository.skops_file import dump_skops, needed_skops_trust, open_skops
 from tests.faults.cases import fault
 

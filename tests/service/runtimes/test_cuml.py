@@ -25,7 +25,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC, SVR, LinearSVC, LinearSVR
 
-from service.core.errors import CannotAnswer, EstimatorUnusable, RowsRefused
+from service.core.artefact_errors import EstimatorUnusable
+from service.core.errors import CannotAnswer, RowsRefused
 from service.core.table import Frame, Matrix, take
 from service.runtimes.cuml import CumlEngine, open_cuml, prepared, refusal
 from service.runtimes.describe import describe, same

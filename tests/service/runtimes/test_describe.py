@@ -20,7 +20,7 @@ from sklearn.neural_network import BernoulliRBM
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-from service.core.errors import EstimatorUnusable
+from service.core.artefact_errors import EstimatorUnusable
 from service.core.signature import Output
 from service.runtimes.describe import FLOAT32_MAX, describe
 

@@ -4,8 +4,14 @@ import numpy as np
 import orjson
 import pytest
 
-from service.core import errors
-from service.core.errors import CannotAnswer, ModelFailed, Overloaded, RowsRefused, TandemError
+from service.core import artefact_errors
+from service.core.errors import (
+    CannotAnswer,
+    ModelFailed,
+    Overloaded,
+    RowsRefused,
+    TandemError,
+)
 from service.runtimes.device_errors import DeviceUnavailable, is_out_of_memory, is_sticky, pack_error, unpack_error
 from service.runtimes.wire import Packing, WireError
 
@@ -87,8 +93,8 @@ def _through(error: BaseException) -> TandemError:
         ModelFailed(),
         Overloaded("too much waits"),
         DeviceUnavailable("gone"),
-        errors.EstimatorUnusable("no"),
-        errors.DigestMismatch("a file is another"),
+        artefact_errors.EstimatorUnusable("no"),
+        artefact_errors.DigestMismatch("a file is another"),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -116,11 +122,11 @@ def test_rows_that_cannot_be_answered_arrive_without_answers_too() -> None:
 
 
 def test_error_that_takes_values_arrives_with_its_words() -> None:
-    error = errors.UntrustedNames(["os.system"])
+    error = artefact_errors.UntrustedNames(["os.system"])
 
     got = _through(error)
 
-    assert (type(got), str(got)) == (errors.ArtefactError, str(error))
+    assert (type(got), str(got)) == (artefact_errors.ArtefactError, str(error))
 
 
 def test_what_a_foreign_error_says_stays_where_it_was_raised() -> None:

@@ -14,7 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from service.core.errors import EstimatorUnusable, ModelFailed, RowsRefused
+from service.core.artefact_errors import EstimatorUnusable
+from service.core.errors import ModelFailed, RowsRefused
 from service.core.signature import Column, Container, Output, Signature
 from service.core.table import Matrix, SparseRows
 from service.runtimes.estimator import EstimatorEngine, n_rows, to_values

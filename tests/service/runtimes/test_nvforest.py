@@ -29,7 +29,8 @@ from sklearn.ensemble import (
     RandomForestRegressor,
 )
 
-from service.core.errors import CannotAnswer, ModelFileUnreadable
+from service.core.artefact_errors import ModelFileUnreadable
+from service.core.errors import CannotAnswer
 from service.core.signature import Signature
 from service.core.table import Matrix, Table, take
 from service.runtimes.describe import describe

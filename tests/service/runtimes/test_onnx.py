@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 import pytest
 
-from service.core.errors import CannotAnswer, EstimatorUnusable, ModelFailed, RowsRefused
+from service.core.artefact_errors import EstimatorUnusable
+from service.core.errors import CannotAnswer, ModelFailed, RowsRefused
 from service.core.signature import Column, Container, Output, Signature
 from service.core.table import Frame, Matrix
 from service.runtimes.onnx import OnnxEngine, open_onnx

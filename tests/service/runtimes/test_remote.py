@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from service.core.artefact_errors import EstimatorUnusable, GoldenDisagrees
 from service.core.contracts import Engine
-from service.core.errors import CannotAnswer, EstimatorUnusable, GoldenDisagrees, ModelFailed, RowsRefused
+from service.core.errors import CannotAnswer, ModelFailed, RowsRefused
 from service.core.table import Frame, Matrix, Table, Values
 from service.device.engines import Engines
 from service.device.guard import Watch

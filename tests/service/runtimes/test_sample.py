@@ -14,7 +14,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-from service.core.errors import EstimatorUnusable
+from service.core.artefact_errors import EstimatorUnusable
 from service.core.signature import Container
 from service.core.table import Frame, Matrix
 from service.runtimes.sample import read_sample, sample_without_data

@@ -11,8 +11,9 @@ import treelite
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 
+from service.core.artefact_errors import ModelFileUnreadable
 from service.core.contracts import Engine
-from service.core.errors import CannotAnswer, ModelFileUnreadable
+from service.core.errors import CannotAnswer
 from service.core.signature import Column, Container, DType, Output, Signature
 from service.core.table import Frame, Matrix, Table, Values
 from service.runtimes.treelite import TREES, TreeliteEngine, front_signature, open_treelite

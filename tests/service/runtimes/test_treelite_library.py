@@ -13,7 +13,7 @@ import treelite
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
-from service.core.errors import ModelFileUnreadable
+from service.core.artefact_errors import ModelFileUnreadable
 from service.runtimes.treelite_library import Trees
 
 ROWS: NDArray[np.float64] = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32).astype(np.float64)

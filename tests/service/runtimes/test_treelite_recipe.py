@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.core.errors import ModelFileUnreadable
+from service.core.artefact_errors import ModelFileUnreadable
 from service.core.signature import Column, Container, Output, Signature
 from service.runtimes.treelite_recipe import Recipe, derivation, too_close
 

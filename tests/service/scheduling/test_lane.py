@@ -14,7 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.core.deadline import NEVER, Deadline
-from service.core.errors import CannotAnswer, DeadlinePassed, ModelFailed, Overloaded, RowsRefused, Unavailable
+from service.core.errors import (
+    CannotAnswer,
+    DeadlinePassed,
+    ModelFailed,
+    Overloaded,
+    RowsRefused,
+    Unavailable,
+)
 from service.core.futures import Done
 from service.core.messages import InferRequest
 from service.core.table import Matrix, Table, Values

@@ -11,7 +11,12 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from service.core.errors import InvalidRequest, NotAcceptable, RequestTooLarge, UnsupportedMediaType
+from service.core.errors import (
+    InvalidRequest,
+    NotAcceptable,
+    RequestTooLarge,
+    UnsupportedMediaType,
+)
 from service.protocols.columnar.formats import BY_TYPE
 from service.protocols.predict import predict
 from tests.service.protocols.columnar.bodies import CSV, LINES, NPY, PARQUET, STREAM, npy, parquet_file, stream

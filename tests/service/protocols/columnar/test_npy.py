@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from service.core.errors import InvalidRequest, InvalidRows, NotAcceptable, RequestError, UnreadableRequest
+from service.core.errors import (
+    InvalidRequest,
+    InvalidRows,
+    NotAcceptable,
+    RequestError,
+    UnreadableRequest,
+)
 from service.core.messages import InferReply
 from service.core.signature import Column, Output, Signature
 from service.core.table import Frame, Matrix, SparseRows, Table

@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.core import errors
-from service.core.errors import InvalidRequest, InvalidRows, RequestError, UnreadableRequest, UnsupportedMediaType
+from service.core.errors import (
+    InvalidRequest,
+    InvalidRows,
+    RequestError,
+    UnreadableRequest,
+    UnsupportedMediaType,
+)
 from service.core.messages import InferRequest, Target
 from service.core.signature import Column, Container, Signature
 from service.core.table import SparseRows, Values, column_arrays

@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.core.errors import InvalidRequest, InvalidRows, RequestError, Unavailable, UnsupportedMediaType
+from service.core.errors import (
+    InvalidRequest,
+    InvalidRows,
+    RequestError,
+    Unavailable,
+    UnsupportedMediaType,
+)
 from service.core.messages import Target
 from service.core.signature import Column, Signature
 from service.protocols.platforms.vertex import ROUTES, health, health_route, predict, predict_route

@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.core.deadline import Deadline
-from service.core.errors import InvalidRequest, RequestError, UnknownModel, UnknownVersion
+from service.core.errors import (
+    InvalidRequest,
+    RequestError,
+    UnknownModel,
+    UnknownVersion,
+)
 from service.core.messages import ModelSummary, Target
 from service.core.signature import Column, Container, Output
 from service.core.table import Matrix, column_arrays

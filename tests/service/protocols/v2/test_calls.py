@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from service import __version__
 from service.core.deadline import Deadline
-from service.core.errors import InvalidRequest, InvalidRows, ModelFailed, RequestError, UnknownModel, UnknownVersion
+from service.core.errors import (
+    InvalidRequest,
+    InvalidRows,
+    ModelFailed,
+    RequestError,
+    UnknownModel,
+    UnknownVersion,
+)
 from service.core.messages import Target
 from service.core.signature import Column, Container, Output
 from service.core.table import Frame, Matrix

@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.core.errors import InvalidRequest, RequestError, UnknownModel, UnreadableRequest
+from service.core.errors import (
+    InvalidRequest,
+    RequestError,
+    UnknownModel,
+    UnreadableRequest,
+)
 from service.core.messages import UNLOADED, ModelSummary
 from service.protocols.http import HttpReply, HttpRequest
 from service.protocols.route import Scope
