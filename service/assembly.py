@@ -96,6 +96,7 @@ class Tandem:
             dialects=dialects_of(settings.dialects),
             max_reply_bytes=settings.max_reply_bytes,
             framing=Framing(settings.max_url_bytes, settings.max_headers_bytes),
+            require_room=self._admission.require_room,
         )
 
     def attach(self, part: Part) -> None:

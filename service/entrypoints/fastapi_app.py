@@ -25,7 +25,7 @@ from service import __version__
 from service.assembly import Tandem
 from service.core.deadline import Deadline
 from service.core.errors import RequestError
-from service.entrypoints.worker import drain_when_told
+from service.entrypoints.worker import drain_when_told, share_interpreter
 from service.observability.logs import configure_logs
 from service.observability.stray import catch_strays
 from service.protocols.api import Api, request_id
@@ -319,5 +319,6 @@ def __getattr__(name: str) -> Any:
     if settings.log_format == "json":
         catch_strays()
     globals()["app"] = create_app(settings)
+    share_interpreter()
     drain_when_told(globals()["app"].state.tandem)
     return globals()["app"]

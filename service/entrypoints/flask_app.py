@@ -7,8 +7,6 @@ TandemExtension(Settings(models="models")).init_app(app, url_prefix="/ml")
 from __future__ import annotations
 
 import re
-import sys
-import threading
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
@@ -23,7 +21,8 @@ from werkzeug.wsgi import get_input_stream
 
 from service.assembly import Tandem
 from service.core.errors import RequestError
-from service.entrypoints.worker import drain_when_told
+from service.entrypoints.seats import Seats
+from service.entrypoints.worker import drain_when_told, share_interpreter
 from service.observability.logs import configure_logs
 from service.observability.stray import catch_strays
 from service.protocols.api import Api, request_id
@@ -33,10 +32,6 @@ from service.settings import Settings
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-
-# How long a prediction waits for one of the threads that predictions may hold. Health is asked on the others,
-# and is to be answered within 50 ms.
-SEAT_S: Final = 0.01
 
 # Every method reaches the view, so that a wrong one is answered there as everywhere else.
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
@@ -85,7 +80,7 @@ class TandemExtension:
 def create_blueprint(tandem: Tandem) -> Blueprint:
     """Every route of Tandem. Whoever registers it calls `tandem.start()`; `TandemExtension` does both."""
     blueprint = Blueprint("tandem", __name__)
-    seats = threading.Semaphore(tandem.settings.max_waiting or sys.maxsize)
+    seats = Seats(tandem.settings.max_waiting)
     for path, methods in tandem.paths.items():
         blueprint.add_url_rule(
             path.replace("{", "<").replace("}", ">"),
@@ -154,9 +149,9 @@ class _Direct:
 
 
 class _View:
-    """All methods of one path. `seats` are the threads that may be held by predictions; the others answer at once."""
+    """All methods of one path. Predictions take one of the `seats`; all else answers at once."""
 
-    def __init__(self, api: Api, methods: Mapping[str, Route], seats: threading.Semaphore) -> None:
+    def __init__(self, api: Api, methods: Mapping[str, Route], seats: Seats) -> None:
         self._api = api
         self._seats = seats
         self.methods_of_path = methods
@@ -172,14 +167,13 @@ class _View:
             return refused
         if http.method in ("GET", "HEAD", "OPTIONS") and not _has_body(environ):
             return self._answer(http)
-        # A seat that short predictions hold is free at once; long ones, and bodies that do not come, must not keep the
-        # spare threads, too.
-        if not self._seats.acquire(timeout=SEAT_S):
+        taken_at = self._seats.take()
+        if taken_at is None:
             return self._api.overloaded(http)
         try:
             return self._read(environ, http) or self._answer(http)
         finally:
-            self._seats.release()
+            self._seats.give(taken_at)
 
     def _read(self, environ: WSGIEnvironment, http: HttpRequest) -> HttpReply | None:
         """Takes the body; a reply where there is none."""
@@ -285,5 +279,6 @@ def __getattr__(name: str) -> Any:
     if settings.log_format == "json":
         catch_strays()
     globals()["app"] = create_app(settings)
+    share_interpreter()
     drain_when_told(globals()["app"].extensions["tandem"].tandem)
     return globals()["app"]

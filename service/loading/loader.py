@@ -163,8 +163,9 @@ class Loader:
         if rules.pickle == "never" or model_file(manifest) is None:
             why = _NEVER if rules.pickle == "never" else _COMPILED
             return compiled, _without(manifest, [name for name in names if name not in covered], why)
-        # While the GPU is away the estimator answers what nothing else covers, and no request waits for its file.
-        here = {name for some in compiled if not some.may_be_away for name in some.outputs}
+        # The estimator answers what nothing else does while the GPU is away, or where an engine passed every row of the
+        # sample on (so it has no curve): no request is to wait for its file.
+        here = {n for some in compiled if some.curve is not None and not some.may_be_away for n in some.outputs}
         if rules.pickle == "always" or not here.issuperset(names) or rules.engine == ESTIMATOR:
             return (*compiled, option(ESTIMATOR, open_(), names, golden)), manifest
         closed = Option(

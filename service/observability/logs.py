@@ -29,7 +29,7 @@ _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _COMMANDS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 _access = structlog.get_logger("tandem.access")
-# Where lines of answered requests go, past the processors above, which take ten times as long (38 µs each).
+# Where lines of requests go, past the processors above, which take ten times as long (38 µs each).
 _direct: logging.StreamHandler[Any] | None = None
 _lines: Lines | None = None
 
@@ -148,11 +148,11 @@ def log_access(
         fields["trace_id"] = trace_id
     if status == 500:
         _access.error("request", **fields, exc_info=error)
-    elif error is not None:
-        _access.info(
-            "request", **fields, error=type(error).__name__, detail=getattr(error, "for_log", str(error))[:300]
-        )
-    elif _direct is None or not _write(_direct, fields):
+        return
+    if error is not None:
+        fields["error"] = type(error).__name__
+        fields["detail"] = getattr(error, "for_log", str(error))[:300]
+    if _direct is None or not _write(_direct, fields):
         _access.info("request", **fields)
 
 

@@ -64,6 +64,7 @@ class Api:
         max_reply_bytes: larger answers are refused once they are written.
         framing: the limits of URLs and headers.
         guard: knows who may ask; without one everybody may.
+        require_room: raises Overloaded where a prediction would be turned away, whatever it asks for.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Api:
         guard: Guard | None = None,
         max_reply_bytes: int = 2**31,
         framing: Framing = STRICT,
+        require_room: Callable[[], None] = lambda: None,
     ) -> None:
         self.server = server
         self.is_closing = False  # every answer is then the last of its connection
@@ -90,6 +92,7 @@ class Api:
         self._framing = framing
         self._model_control = model_control
         self._guard = guard
+        self._require_room = require_room
         self._prefixes = [(dialect.prefix, dialect.problem) for dialect in dialects if dialect.prefix]
 
     @property
@@ -117,6 +120,8 @@ class Api:
             if route is None:
                 raise MethodNotAllowed(http.method, allowed_methods(methods)) if methods else UnknownRoute
             require_allowed(route.scope, model_control=self._model_control)
+            if route.scope is Scope.PREDICT and route.method == "POST":  # nothing waits for a GET
+                self._require_room()
         except Exception as error:
             return self._refuse(http, error)
         http.caller = caller

@@ -126,7 +126,13 @@ def _within_limit(content: dict[str, Any]) -> bytes:
 
 
 def _entry(error: BaseException) -> tuple[int, str]:
-    for kind, status, name in STATUS:
-        if isinstance(error, kind):
-            return status, name
-    return 500, "internal-error"
+    kind = type(error)
+    entry = _entries.get(kind)
+    if entry is None:
+        found = ((status, name) for known, status, name in STATUS if issubclass(kind, known))
+        entry = _entries[kind] = next(found, (500, "internal-error"))
+    return entry
+
+
+# A busy service refuses thousands of requests a second, for a handful of reasons.
+_entries: Final[dict[type[BaseException], tuple[int, str]]] = {}

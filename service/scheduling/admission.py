@@ -48,6 +48,7 @@ class Admission:
         self.bytes = 0
         self._seconds = 0.0
         self._slowness = 1.0
+        self._longest_s = self._max_s  # that any request might have waited since last nobody did
 
     def learn(self, predicted_s: float, took_s: float) -> None:
         """A call that was predicted to take so long took that long."""
@@ -55,6 +56,21 @@ class Admission:
             slowness = min(max(took_s / predicted_s, 1.0), SLOWEST)
             with self._lock:
                 self._slowness += LEARNS * (slowness - self._slowness)
+
+    def require_room(self) -> None:
+        """To be asked before anything of a request is read, which costs as much as to refuse ten.
+
+        Takes no lock: whoever passes is asked again by `enter`.
+
+        Raises:
+            Overloaded: whatever it asks for, it would be turned away, as far as can be said without having read it.
+        """
+        if not self._requests:
+            return
+        if self.rows >= self._max_rows or self.bytes >= self._max_bytes:
+            raise Overloaded(self._refusal(), self._retry_after_s())
+        if (wait_s := self._wait_s()) > self._longest_s:
+            raise Overloaded(_too_long(wait_s, self._longest_s), self._retry_after_s())
 
     def enter(self, rows: int, size: int, seconds: float) -> None:
         """Count a request of `rows` rows, `size` bytes and a share of `seconds` in a batch.
@@ -70,9 +86,11 @@ class Admission:
                     raise Overloaded(self._refusal(), self._retry_after_s())
                 wait_s = self._wait_s()
                 may_s = max(self._max_s, FAIR * seconds * self._slowness)
+                self._longest_s = max(self._longest_s, may_s)
                 if wait_s > may_s:
-                    refusal = f"{wait_s:.3g} seconds of work wait already, and {may_s:.3g} may"
-                    raise Overloaded(refusal, self._retry_after_s())
+                    raise Overloaded(_too_long(wait_s, may_s), self._retry_after_s())
+            else:
+                self._longest_s = self._max_s
             self._requests += 1
             self.rows += rows
             self.bytes += size
@@ -99,3 +117,7 @@ class Admission:
 
     def _wait_s(self) -> float:
         return self._seconds * self._slowness / self._threads
+
+
+def _too_long(wait_s: float, may_s: float) -> str:
+    return f"{wait_s:.3g} seconds of work wait already, and {may_s:.3g} may"

@@ -19,6 +19,7 @@ from sklearn.compose import make_column_transformer
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.naive_bayes import MultinomialNB
+from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
@@ -474,3 +475,13 @@ def test_model_file_that_others_can_change_is_opened_where_a_trusted_key_answers
         _load(version)
     assert _load(version, allow_shared_files=True).manifest.name == "churn"
     assert _load(version, keys=read_trusted_keys([tmp_path / "mine.pub"])).manifest.name == "churn"
+
+
+def test_estimator_is_open_where_the_compiled_engine_answers_none_of_the_sample(tmp_path: Path) -> None:
+    X = np.repeat([[0.0], [1.0]], 20, axis=0)  # whose neighbours are all as near: only the estimator knows its order
+    ties = KNeighborsRegressor(n_neighbors=3, algorithm="brute").fit(X, np.arange(40.0))
+    export(ties, X, name="ties", repository=tmp_path)
+
+    options = _load(tmp_path / "ties" / "1", pickle="lazy").engine.describe()
+
+    assert [option["name"] for option in options if option["seconds"] is not None] == ["estimator"]

@@ -11,6 +11,7 @@ from service.core.callers import Rate
 from service.core.errors import (
     DeadlinePassed,
     MethodNotAllowed,
+    Overloaded,
     ReplyTooLarge,
     RequestTooLarge,
     UnknownRoute,
@@ -368,3 +369,30 @@ def test_admission_is_by_the_route_whatever_else_the_request_says() -> None:
 
     assert refused is not None
     assert (refused.status, len(log.lines)) == (405, 1)
+
+
+def _full() -> None:
+    raise Overloaded("too much waits", 7)
+
+
+@fault("B09", sent="predictions and other requests while the queue is full", expected="503 before the body is read")
+def test_full_service_turns_predictions_away_before_they_are_read_and_nothing_else() -> None:
+    log = Log()
+    api = Api(FakeServer(), max_body_bytes=1000, timeout_s=2.0, record=log, require_room=_full)
+
+    refused = api.admit(PATHS["/predict"], post(b""))
+
+    assert refused is not None
+    assert (refused.status, refused.headers["retry-after"]) == (503, "7")
+    assert isinstance(log.lines[0][2], Overloaded)
+    assert all(api.admit(PATHS[path], get()) is None for path in ("/health/live", "/models", "/metrics"))
+
+
+def test_who_may_not_ask_is_not_told_that_the_service_is_full() -> None:
+    guard = Guard(AccessRules(hosts=("localhost",)))
+    api = Api(FakeServer(), max_body_bytes=1000, timeout_s=2.0, record=Log(), require_room=_full, guard=guard)
+
+    refused = api.admit(PATHS["/predict"], from_host(post(b""), "evil.example"))
+
+    assert refused is not None
+    assert refused.status == 421

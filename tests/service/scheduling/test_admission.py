@@ -172,3 +172,45 @@ def test_call_that_nobody_predicted_teaches_nothing() -> None:
     admission.enter(1, 1, 0.0)
 
     assert admission.rows == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "seconds", "why"),
+    [
+        pytest.param(20, 1, 0.0, "20 rows", id="rows"),
+        pytest.param(1, 200, 0.0, r"\(200 bytes\)", id="bytes"),
+        pytest.param(1, 1, 3.0, "3 seconds of work wait already, and 2 may", id="seconds"),
+    ],
+)
+def test_full_queue_has_no_room_for_what_nobody_has_read_yet(rows: int, size: int, seconds: float, why: str) -> None:
+    admission = Admission(20, 200, max_s=2.0)
+    admission.require_room()
+    admission.enter(rows, size, seconds)
+
+    with pytest.raises(Overloaded, match=why) as refusal:
+        admission.require_room()
+
+    assert refusal.value.retry_after_s == max(1, math.ceil(seconds))
+
+
+def test_long_requests_that_wait_keep_the_door_open_for_their_like() -> None:
+    admission = Admission(20, 200, max_s=2.0)
+    admission.enter(1, 1, 1.0)
+    admission.enter(1, 1, 3.0)  # and may wait 16 times as long
+
+    admission.require_room()
+    admission.enter(1, 1, 3.0)
+
+    with pytest.raises(Overloaded):
+        admission.enter(1, 1, 0.1)
+
+
+def test_once_nobody_waits_the_door_is_as_it_was() -> None:
+    admission = Admission(20, 200, max_s=2.0)
+    admission.enter(1, 1, 1.0)
+    admission.enter(1, 1, 3.0)
+    admission.leave(2, 2, 4.0, requests=2)
+    admission.enter(1, 1, 3.0)
+
+    with pytest.raises(Overloaded):
+        admission.require_room()
