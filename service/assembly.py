@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from service.figures import Figures
 from service.guards.guard import guard_of
+from service.guards.places import Places
 from service.hosting import Hosts
 from service.loading.elsewhere import Elsewhere
 from service.loading.loader import Loader
@@ -32,6 +33,7 @@ from service.repository.versions import Loaded
 from service.repository.watcher import Watcher
 from service.runtimes.threads import limit_libraries, limit_this_thread
 from service.scheduling.admission import Admission
+from service.scheduling.event_loop import EventLoop
 from service.scheduling.lane import Lane
 from service.scheduling.workers import Workers
 from service.server import ModelServer
@@ -85,6 +87,7 @@ class Tandem:
         self._hosts = Hosts(settings, ended=self.figures.meter.restart)
         self.server = ModelServer(self._catalog, self._watcher.ask, self.figures.scrape, settings.limits)
         self.guard = guard_of(settings.access)
+        self.loop = EventLoop()
         self.paths = by_path(settings.dialects, _chosen_routes(settings))
         self.api = Api(
             self.server,
@@ -97,6 +100,8 @@ class Tandem:
             max_reply_bytes=settings.max_reply_bytes,
             framing=Framing(settings.max_url_bytes, settings.max_headers_bytes),
             require_room=self._admission.require_room,
+            places=Places(settings.max_streams, settings.max_streams_per_caller),
+            loop=self.loop,
         )
 
     def attach(self, part: Part) -> None:
@@ -131,6 +136,7 @@ class Tandem:
             self._is_started = False
         for part in self._parts:  # while what they accepted can still be computed
             part.stop()
+        self.loop.stop()
         self._watcher.stop()
         self._workers.stop()
         self._hosts.close()
@@ -159,6 +165,8 @@ class Tandem:
         self._catalog.forget()
         self._admission.reset()
         self.api.under_way.clear()
+        self.api.places.forget()
+        self.loop.forget()
         self.figures.forget()
         self._loader = None  # its connections to other processes are the parent's
         self._sandbox = sandbox_of(self.settings)

@@ -252,6 +252,16 @@ class Settings(BaseSettings):
         ge=1,
         description="predictions of a Flask process that may hold a thread each; its server needs some threads more",
     )
+    max_streams: int = Field(
+        64,
+        ge=1,
+        le=100_000,
+        description="answers in pieces and WebSockets of each process at a time; beyond it 503. Under Flask each holds "
+        "a thread",
+    )
+    max_streams_per_caller: int | None = Field(
+        None, ge=1, description="of one key, or else of one address; beyond it 429. By default one may hold all"
+    )
     timeout_s: float = Field(
         30.0,
         gt=0,

@@ -14,6 +14,7 @@ class Scope(StrEnum):
 
     PUBLIC = "public"
     PREDICT = "predict"  # and look at what can be asked
+    GENERATE = "generate"  # text, by the language model behind this service
     METRICS = "metrics"
     ADMIN = "admin"  # changes what is served
 

@@ -24,10 +24,13 @@ of the server's inside (no paths, no tracebacks).
     │   ├── InvalidRequest            readable, but wrong for this model
     │   │   ├── InvalidRows           names row, column, expected, got
     │   │   ├── RowsRefused           the estimator itself refused the rows
-    │   │   └── NotRepresentable      only the estimator could answer, and its file stays closed
+    │   │   ├── NotRepresentable      only the estimator could answer, and its file stays closed
+    │   │   └── InvalidField          names the field of a request that is wrong
     ├── Unavailable                   trying again helps
     │   └── Overloaded                the queue is full
     ├── DeadlinePassed
+    │   └── UpstreamSilent            the server that was asked did not go on
+    ├── UpstreamFailed                the server that was asked gave no answer that could be passed on
     ├── CannotAnswer                  never seen by callers: another engine must answer these rows
     ├── ModelFailed                   the model or this service has a bug
     └── ArtefactError                 a model on disk cannot be used (`artefact_errors.py`)
@@ -278,6 +281,30 @@ class NotRepresentable(InvalidRequest):
         super().__init__(f"{why}; only the estimator itself could answer, and this service does not open model files")
 
 
+class InvalidField(InvalidRequest):
+    """One field of the request is wrong. `field` is its path, as in `messages[2].content`."""
+
+    def __init__(self, field: str, expected: str, got: str) -> None:
+        super().__init__(f"{field}: expected {expected}, got {got}")
+        self.field = field
+        self._expected = expected
+
+    @property
+    def for_log(self) -> str:
+        return f"{self.field}: expected {self._expected}"
+
+
+class UnknownField(InvalidField):
+    """The caller chose its name, so that the log does not have it."""
+
+    def __init__(self, field: str, known: str) -> None:
+        super().__init__(field, known, "this one")
+
+    @property
+    def for_log(self) -> str:
+        return "a field that is not allowed"
+
+
 class Unavailable(TandemError):
     """Trying again after `retry_after_s` seconds may help."""
 
@@ -299,6 +326,28 @@ class DeadlinePassed(TandemError):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"no answer within {seconds:g} seconds")
+
+
+class UpstreamSilent(DeadlinePassed):
+    """Another server was asked, and did not answer, or did not go on, in time."""
+
+    def __init__(self, seconds: float, what: str) -> None:
+        TandemError.__init__(self, f"the language model {what} within {seconds:g} seconds")
+
+
+class UpstreamFailed(TandemError):
+    """Another server was asked, and what came is no answer. Its own words are for nobody: they may quote a prompt,
+    and name paths. `reason` is for the log."""
+
+    title = "Upstream failed"
+
+    def __init__(self, detail: str, reason: str | None = None) -> None:
+        super().__init__(detail)
+        self._reason = reason
+
+    @property
+    def for_log(self) -> str:
+        return f"{self} ({self._reason})" if self._reason else str(self)
 
 
 class ModelFailed(TandemError):

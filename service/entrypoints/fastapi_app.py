@@ -25,12 +25,13 @@ from service import __version__
 from service.assembly import Tandem
 from service.core.deadline import Deadline
 from service.core.errors import RequestError
+from service.entrypoints.fastapi_streams import write_duplex, write_stream
 from service.entrypoints.worker import drain_when_told, share_interpreter
 from service.observability.logs import configure_logs
 from service.observability.stray import catch_strays
 from service.protocols.api import Api, request_id
-from service.protocols.http import HttpReply, HttpRequest, parse_query
-from service.protocols.route import Route, place
+from service.protocols.http import DuplexReply, HttpReply, HttpRequest, Reply, StreamReply, parse_query
+from service.protocols.route import Route, place, route_of
 from service.settings import Settings
 
 # Larger bodies are decoded on a thread: a megabyte of JSON takes some ten milliseconds, in which the event loop
@@ -69,6 +70,7 @@ def create_router(settings: Settings | None = None, *, tandem: Tandem | None = N
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
+        service.loop.adopt(asyncio.get_running_loop())
         service.start()
         yield
         # Waits for what is under way, so it must not hold the event loop.
@@ -150,14 +152,8 @@ class _Endpoint:
             return await _write(send, refused)
         if (refused := await _admission(self._api, self._methods, http)) is not None:
             return await _write(send, refused, closes=_holds_back(http))
-        try:
-            http.body = await _read_body(receive, self._api.max_body_bytes, http.headers.get("content-length"))
-        except _TooLarge:
-            return await _write(send, self._api.too_large(http))
-        except RequestError as error:  # raised by our own protocol under uvicorn
-            return await _write(send, self._api.not_received(http, error))
-        except ClientDisconnect:
-            return await _write(send, self._api.cut_off(http))
+        if not self._reads_pieces(http) and (unread := await self._read(http, receive)) is not None:
+            return await _write(send, unread)
         # Nor does a body say how large it will be once it is decompressed.
         if len(http.body) > LARGE_BYTES or "content-encoding" in http.headers:
             reply = await asyncio.to_thread(self._api.answer, self._methods, http)
@@ -173,7 +169,29 @@ class _Endpoint:
                     return self._api.gone(http)
                 case _Outcome.STOPPED:
                     reply = self._api.stopped(http)
-        return await _write(send, reply)
+        match reply:
+            case HttpReply():
+                return await _write(send, reply)
+            case StreamReply():
+                return await write_stream(self._api, http, reply, receive, send)
+            case DuplexReply():
+                return await write_duplex(self._api, http, reply, scope, receive, send)
+
+    def _reads_pieces(self, http: HttpRequest) -> bool:
+        route = route_of(self._methods, http.method)
+        return route is not None and route.reads_pieces
+
+    async def _read(self, http: HttpRequest, receive: Receive) -> HttpReply | None:
+        """Takes the body; a reply where there is none."""
+        try:
+            http.body = await _read_body(receive, self._api.max_body_bytes, http.headers.get("content-length"))
+        except _TooLarge:
+            return self._api.too_large(http)
+        except RequestError as error:  # raised by our own protocol under uvicorn
+            return self._api.not_received(http, error)
+        except ClientDisconnect:
+            return self._api.cut_off(http)
+        return None
 
 
 def _misframed(api: Api, http: HttpRequest, scope: Scope) -> HttpReply | None:
@@ -226,7 +244,7 @@ class _Outcome(Enum):
     STOPPED = auto()
 
 
-async def _outcome(future: Future[HttpReply], deadline: Deadline, receive: Receive) -> _Outcome:
+async def _outcome(future: Future[Reply], deadline: Deadline, receive: Receive) -> _Outcome:
     loop = asyncio.get_running_loop()
     first: asyncio.Future[_Outcome] = loop.create_future()
 
@@ -239,7 +257,7 @@ async def _outcome(future: Future[HttpReply], deadline: Deadline, receive: Recei
             pass
         come(_Outcome.GONE)
 
-    def done(_: Future[HttpReply]) -> None:
+    def done(_: Future[Reply]) -> None:
         # After a deadline the loop may be gone before the answer comes.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(come, _Outcome.DONE)

@@ -21,13 +21,14 @@ from werkzeug.wsgi import get_input_stream
 
 from service.assembly import Tandem
 from service.core.errors import RequestError
+from service.entrypoints.flask_streams import Streamed, streamed
 from service.entrypoints.seats import Seats
 from service.entrypoints.worker import drain_when_told, share_interpreter
 from service.observability.logs import configure_logs
 from service.observability.stray import catch_strays
 from service.protocols.api import Api, request_id
 from service.protocols.http import HttpReply, HttpRequest, parse_query
-from service.protocols.route import Route, place
+from service.protocols.route import Route, place, route_of
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -117,11 +118,13 @@ class _Direct:
         if reply is None:
             environ.pop("HTTP_UPGRADE", None)
             return self._others(environ, start_response)
-        headers = [("Content-Type", reply.content_type), ("Content-Length", str(len(reply.body)))]
-        start_response(f"{reply.status} {HTTP_STATUS_CODES[reply.status]}", headers + list(reply.headers.items()))
-        return (reply.body,)
+        headers = [("Content-Type", reply.content_type), *reply.headers.items()]
+        if isinstance(reply, HttpReply):
+            headers.append(("Content-Length", str(len(reply.body))))
+        start_response(f"{reply.status} {HTTP_STATUS_CODES[reply.status]}", headers)
+        return (reply.body,) if isinstance(reply, HttpReply) else reply.body
 
-    def _reply(self, environ: WSGIEnvironment) -> HttpReply | None:
+    def _reply(self, environ: WSGIEnvironment) -> HttpReply | Streamed | None:
         path: str = environ["PATH_INFO"]
         if not path.startswith("/") or path.startswith("//") or path.endswith("\n"):
             http = _request(environ, path)
@@ -160,18 +163,22 @@ class _View:
     def __call__(self, **path_params: str) -> Response:
         return _response(self.answer(request.environ, request.path, path_params))
 
-    def answer(self, environ: WSGIEnvironment, path: str, path_params: Mapping[str, str]) -> HttpReply:
+    def answer(self, environ: WSGIEnvironment, path: str, path_params: Mapping[str, str]) -> HttpReply | Streamed:
         http = _request(environ, path, path_params)
         place(http, self.methods_of_path)
         if (refused := _misframed(self._api, http, environ) or self._api.admit(self.methods_of_path, http)) is not None:
             return refused
         if http.method in ("GET", "HEAD", "OPTIONS") and not _has_body(environ):
-            return self._answer(http)
+            return self._answer(http, environ)
+        route = route_of(self.methods_of_path, http.method)
+        if route is not None and route.streams:  # it holds a place, for which there is a thread
+            unread = None if route.reads_pieces else self._read(environ, http)
+            return unread or self._answer(http, environ)
         taken_at = self._seats.take()
         if taken_at is None:
             return self._api.overloaded(http)
         try:
-            return self._read(environ, http) or self._answer(http)
+            return self._read(environ, http) or self._answer(http, environ)
         finally:
             self._seats.give(taken_at)
 
@@ -187,14 +194,14 @@ class _View:
             return self._api.cut_off(http)
         return None
 
-    def _answer(self, http: HttpRequest) -> HttpReply:
+    def _answer(self, http: HttpRequest, environ: WSGIEnvironment) -> HttpReply | Streamed:
         reply = self._api.answer(self.methods_of_path, http)
         if isinstance(reply, Future):
             try:
-                return reply.result(http.deadline.at - time.monotonic())
+                reply = reply.result(http.deadline.at - time.monotonic())
             except TimeoutError:
                 return self._api.too_late(http)
-        return reply
+        return reply if isinstance(reply, HttpReply) else streamed(self._api, http, reply, environ)
 
 
 def _has_body(environ: WSGIEnvironment) -> bool:
@@ -266,7 +273,7 @@ def _endpoint(path: str) -> str:
     return path.replace(".", "_")
 
 
-def _response(reply: HttpReply) -> Response:
+def _response(reply: HttpReply | Streamed) -> Response:
     return Response(reply.body, reply.status, reply.headers, content_type=reply.content_type)
 
 

@@ -34,7 +34,7 @@ from service.core.errors import (
     TargetTooLong,
     UnreadableRequest,
 )
-from service.entrypoints.limits import MAX_CHUNKS, HttpLimits
+from service.entrypoints.limits import IN_PIECES, MAX_CHUNKS, HttpLimits
 from service.entrypoints.refusals import refuse
 
 # Bodies up to this size are there before a thread is taken. Larger ones would be held twice.
@@ -332,10 +332,14 @@ class _Unreader(SocketUnreader):  # type: ignore[misc]
     def expect(self, part: str, seconds: float) -> None:
         """From now on, what is read belongs to this part of a request."""
         self._part, self._seconds, self._until = part, seconds, time.monotonic() + seconds
+        self.is_in_pieces = False  # the app answers the body while it comes
+
+    def read_in_pieces(self) -> None:
+        self.is_in_pieces = True
 
     def chunk(self, size_hint: int | None = None) -> bytes:
         """Raises NotReceived."""
-        left = self._until - time.monotonic()
+        left = self._seconds if self.is_in_pieces else self._until - time.monotonic()
         if left <= 0:
             raise NotReceived(self._part, self._seconds)
         self.sock.settimeout(left)
@@ -355,6 +359,8 @@ class _Request(Request):  # type: ignore[misc]
                 if value.lower() != "chunked":
                     raise errors.UnsupportedTransferCoding(value)
                 self.body = Body(_Chunks(self, self.unreader))
+        if isinstance(self.unreader, _Unreader):
+            setattr(self.body, IN_PIECES, self.unreader.read_in_pieces)
 
 
 class _Chunks(ChunkedReader):  # type: ignore[misc]
@@ -365,7 +371,7 @@ class _Chunks(ChunkedReader):  # type: ignore[misc]
         if size >= CHUNK_BYTES:
             raise errors.InvalidChunkSize(b"a number beyond 64 bits")
         self._chunks += 1
-        if self._chunks > MAX_CHUNKS:
+        if self._chunks > MAX_CHUNKS and not getattr(unreader, "is_in_pieces", False):
             raise RequestTooLarge(f"the body comes in more than {MAX_CHUNKS} chunks")
         return size, rest
 

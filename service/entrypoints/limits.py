@@ -10,6 +10,10 @@ from service.settings import Settings
 # Of one body. Each takes about as long to read as a kilobyte, so that one-byte chunks are a way to keep a server busy.
 MAX_CHUNKS: Final = 100_000
 
+# Under this name our own servers hand over what an app calls before it reads a body that it answers while it comes:
+# from then on the time for a body is that for each piece, and there may be any number of them.
+IN_PIECES: Final = "tandem_in_pieces"
+
 
 @dataclass(frozen=True, slots=True)
 class HttpLimits:

@@ -28,7 +28,7 @@ FLASK_APP: Final = "service.entrypoints.flask_app:app"
 # A request waits on its thread while the model computes, so threads bound how many wait at once.
 WAITING: Final = 64
 # Some threads never wait for a model, so that health is answered whatever the models do.
-WSGI_THREADS: Final = WAITING + 8
+SPARE: Final = 8
 # Files that a process has open beside its connections: sockets, logs, and models while they are loaded.
 OWN_FILES: Final = 40
 LEAST_CONNECTIONS: Final = 16
@@ -112,7 +112,7 @@ def run_granian(settings: Settings, binding: Binding) -> NoReturn:
         listener,
         interface=Interfaces.WSGI,
         workers=binding.workers,
-        blocking_threads=WSGI_THREADS,
+        blocking_threads=_threads(settings),
         backpressure=settings.max_connections,
         http=HTTPModes.http1,
         http1_settings=HTTP1Settings(
@@ -159,7 +159,7 @@ def run_gunicorn(settings: Settings, binding: Binding, worker_class: WorkerClass
         "keepalive": KEEP_ALIVE_S,
         "limit_request_line": settings.max_url_bytes + len("OPTIONS  HTTP/1.1"),
         "limit_request_field_size": HEADER_BYTES,
-        "threads": WSGI_THREADS if worker_class == "gthread" else 1,
+        "threads": _threads(settings) if worker_class == "gthread" else 1,
         "graceful_timeout": _finishing_s(settings),
         "timeout": int(settings.timeout_s) + _finishing_s(settings),
         "control_socket_disable": True,
@@ -233,6 +233,11 @@ def within_open_files(settings: Settings) -> Settings:
 
 def _with_spare_threads(settings: Settings) -> dict[str, str]:
     return {**settings.as_environment(), "TANDEM_MAX_WAITING": str(settings.max_waiting or WAITING)}
+
+
+def _threads(settings: Settings) -> int:
+    """That a WSGI server may have: for what waits for predictions, for streams, and for what answers at once."""
+    return (settings.max_waiting or WAITING) + settings.max_streams + SPARE
 
 
 def _configure_logs(settings: Settings) -> None:

@@ -25,7 +25,7 @@ from service.core.errors import (
     UnreadableRequest,
 )
 from service.entrypoints.deadlines import Deadlines
-from service.entrypoints.limits import MAX_CHUNKS, HttpLimits
+from service.entrypoints.limits import IN_PIECES, MAX_CHUNKS, HttpLimits
 from service.entrypoints.refusals import refuse
 
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
@@ -85,6 +85,7 @@ class Protocol(HttpToolsProtocol):
         self._watched = _Stage.NONE  # for which of them a deadline runs
         self._headers_bytes = 0  # of packets that held nothing else
         self._chunks = 0
+        self._is_in_pieces = False  # the app answers the body while it comes
         self._is_broken = False
 
     # What uvicorn and the event loop call.
@@ -121,7 +122,7 @@ class Protocol(HttpToolsProtocol):
             if self._headers_bytes > self._limits.max_headers_bytes + self._limits.max_url_bytes:
                 self._refuse(HeadersTooLarge(f"more than {self._limits.max_headers_bytes} bytes of headers"))
                 return
-        if self._stage is not self._watched:
+        if self._stage is not self._watched or self._is_in_pieces:
             self._watch()
 
     def pause_writing(self) -> None:
@@ -138,6 +139,7 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self._stage = _Stage.HEADERS
         self._headers_bytes = self._chunks = 0
+        self._is_in_pieces = False
         if self._watched is not _Stage.NONE:
             self._unwatch()
 
@@ -159,11 +161,16 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
         self._stage = _Stage.BODY
         self.cycle.receive = _Receive(self.cycle)  # type: ignore[method-assign]
+        extensions: Any = {IN_PIECES: self._read_in_pieces}
+        self.cycle.scope["extensions"] = extensions
 
     def on_chunk_header(self) -> None:
         self._chunks += 1
-        if self._chunks > MAX_CHUNKS:
+        if self._chunks > MAX_CHUNKS and not self._is_in_pieces:
             raise _Refused(RequestTooLarge(f"the body comes in more than {MAX_CHUNKS} chunks"))
+
+    def _read_in_pieces(self) -> None:
+        self._is_in_pieces = True
 
     def on_message_complete(self) -> None:
         self._stage = _Stage.NONE

@@ -117,7 +117,7 @@ class Guard:
             caller.require(scope)
         rate = caller.rate or self._rules.rate
         if rate is not None:
-            self._pass(rate, caller.name or f"@{self._peer(headers, address)}", told)
+            self._pass(rate, caller.name or f"@{self.address_of(headers, address)}", told)
         return caller
 
     def _known(self, headers: Mapping[str, str], address: str) -> Caller:
@@ -134,7 +134,7 @@ class Guard:
         if found is not None:
             return found
         # The right key is let in from there all the same: it cannot be guessed, and the address may be a proxy's.
-        verdict = self._wrong.ask(self._peer(headers, address), now)
+        verdict = self._wrong.ask(self.address_of(headers, address), now)
         if not verdict.allowed:
             raise RateLimited("too many wrong keys came from this address", math.ceil(verdict.wait_s))
         raise Unauthenticated
@@ -153,7 +153,8 @@ class Guard:
             windows = self._windows.setdefault(rate, Windows(share_of(rate, self._rules.processes)))
         return windows.ask(name, now)
 
-    def _peer(self, headers: Mapping[str, str], address: str) -> str:
+    def address_of(self, headers: Mapping[str, str], address: str) -> str:
+        """Whom limits count as one caller, where no key tells."""
         return group_of(peer_of(address, headers.get("x-forwarded-for"), self._rules.proxies))
 
 

@@ -11,9 +11,9 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Final
+from typing import Final, TypeVar, cast
 
-from service.core.callers import ANYBODY
+from service.core.callers import ANYBODY, Caller
 from service.core.contracts import Server
 from service.core.deadline import Deadline
 from service.core.errors import (
@@ -29,14 +29,16 @@ from service.core.errors import (
     shorten,
 )
 from service.core.futures import settle
+from service.core.loop import Loop
 from service.core.timing import Timing
 from service.guards.cors import cors_fields, is_preflight, preflight_fields
 from service.guards.guard import Guard
 from service.guards.hosts import require_host
+from service.guards.places import Places
 from service.guards.view import seen_by
 from service.protocols.coding import uncoded
 from service.protocols.framing import STRICT, Framing
-from service.protocols.http import HttpReply, HttpRequest
+from service.protocols.http import DuplexReply, HttpReply, HttpRequest, Reply, StreamReply
 from service.protocols.route import Dialect, Route, Scope, require_allowed, route_of
 from service.protocols.status import problem_reply
 
@@ -47,6 +49,11 @@ TIMEOUT_HEADER: Final = "x-request-timeout-ms"
 TEXT: Final = "text/plain; charset=utf-8"
 # What the log says of a request whose caller did not wait for the answer (nginx's number for it).
 CLIENT_GONE: Final = 499
+
+R = TypeVar("R", bound=Reply)
+
+# Streams at a time, where nobody says how many.
+PLACES: Final = 64
 
 # Called once per request: the request, the reply, what it took, and the error behind it if any.
 Record = Callable[[HttpRequest, HttpReply, float, BaseException | None], None]
@@ -65,6 +72,8 @@ class Api:
         framing: the limits of URLs and headers.
         guard: knows who may ask; without one everybody may.
         require_room: raises Overloaded where a prediction would be turned away, whatever it asks for.
+        places: for answers that come in pieces, and WebSockets.
+        loop: on which such answers are made.
     """
 
     def __init__(
@@ -80,6 +89,8 @@ class Api:
         max_reply_bytes: int = 2**31,
         framing: Framing = STRICT,
         require_room: Callable[[], None] = lambda: None,
+        places: Places | None = None,
+        loop: Loop | None = None,
     ) -> None:
         self.server = server
         self.is_closing = False  # every answer is then the last of its connection
@@ -88,12 +99,21 @@ class Api:
         self._record = record
         # Requests that came and are not answered: what makes and ends them are single steps, which take no lock.
         self.under_way: set[int] = set()
+        self._loop = loop
+        self.places = places or Places(PLACES)
         self._max_reply_bytes = max_reply_bytes
         self._framing = framing
         self._model_control = model_control
         self._guard = guard
         self._require_room = require_room
         self._prefixes = [(dialect.prefix, dialect.problem) for dialect in dialects if dialect.prefix]
+
+    @property
+    def loop(self) -> Loop:
+        """Of a service that answers in pieces."""
+        if self._loop is None:
+            raise RuntimeError("an answer in pieces needs an event loop")
+        return self._loop
 
     @property
     def admission_may_wait(self) -> bool:
@@ -120,28 +140,33 @@ class Api:
             if route is None:
                 raise MethodNotAllowed(http.method, allowed_methods(methods)) if methods else UnknownRoute
             require_allowed(route.scope, model_control=self._model_control)
-            if route.scope is Scope.PREDICT and route.method == "POST":  # nothing waits for a GET
+            if route.streams:
+                self.places.take(http, self.name_of(caller, http))
+            elif route.scope is Scope.PREDICT and route.method == "POST":  # nothing waits for a GET
                 self._require_room()
         except Exception as error:
             return self._refuse(http, error)
         http.caller = caller
         return None
 
-    def answer(self, methods: Mapping[str, Route], http: HttpRequest) -> HttpReply | Future[HttpReply]:
-        """The reply, or a future of it. Neither raises; the future holds a reply whatever happened."""
+    def answer(self, methods: Mapping[str, Route], http: HttpRequest) -> Reply | Future[Reply]:
+        """The reply, or a future of it. Neither raises; the future holds a reply whatever happened.
+
+        Whoever writes one that is no HttpReply says `streamed` when it has.
+        """
         started = http.started_at
         if http.caller is None and (refused := self.admit(methods, http)) is not None:
             return refused
         try:
             http.max_bytes = self.max_body_bytes
-            http.deadline = self._deadline(http.headers.get(TIMEOUT_HEADER))
-            http.deadline.timing = Timing()
             route = route_of(methods, http.method)
             if route is None:
                 raise MethodNotAllowed(http.method, allowed_methods(methods))
+            http.deadline = self._deadline(http.headers.get(TIMEOUT_HEADER), route.timeout_s or self.timeout_s)
+            http.deadline.timing = Timing()
             if route.scope is not Scope.METRICS:  # a scrape would see itself
                 self.under_way.add(id(http))
-            if "content-encoding" in http.headers:
+            if "content-encoding" in http.headers and not route.reads_pieces:
                 http.body = uncoded(http.body, http.headers["content-encoding"], self.max_body_bytes)
             reply = route.handler(seen_by(self.server, http.caller), http)
         except Exception as error:
@@ -149,14 +174,23 @@ class Api:
         if not isinstance(reply, Future):
             return self._finish(http, reply, started, None)
 
-        def finish(done: Future[HttpReply]) -> HttpReply:
+        def finish(done: Future[Reply]) -> Reply:
             error = done.exception()
-            if error is None and len(done.result().body) > self._max_reply_bytes:
-                error = ReplyTooLarge(len(done.result().body), self._max_reply_bytes)
-            written = done.result() if error is None else _problem(http, error)
-            return self._finish(http, written, started, error)
+            if error is not None:
+                return self._finish(http, _problem(http, error), started, error)
+            came = done.result()
+            if isinstance(came, HttpReply) and len(came.body) > self._max_reply_bytes:
+                error = ReplyTooLarge(len(came.body), self._max_reply_bytes)
+                return self._finish(http, _problem(http, error), started, error)
+            return self._finish(http, came, started, None)
 
-        return finish(reply) if reply.done() else settle(reply, finish)
+        promised = cast(Future[Reply], reply)
+        return finish(promised) if promised.done() else settle(promised, finish)
+
+    def streamed(self, http: HttpRequest, reply: StreamReply | DuplexReply) -> None:
+        """All of `reply` was written, or what makes it gave up."""
+        error = reply.error if isinstance(reply, StreamReply) else reply.duplex.error
+        self._note(http, HttpReply(reply.status, b""), http.started_at, error)
 
     def not_found(self, http: HttpRequest) -> HttpReply:
         http.problem = next((write for prefix, write in self._prefixes if http.path.startswith(prefix)), None)
@@ -188,7 +222,7 @@ class Api:
 
     def too_late(self, http: HttpRequest) -> HttpReply:
         """For a future that was not done by `http.deadline`; what is not computed yet never will be."""
-        http.deadline.cancel()
+        http.give_up()
         return self._refuse(http, DeadlinePassed(http.deadline.seconds))
 
     def overloaded(self, http: HttpRequest) -> HttpReply:
@@ -196,26 +230,30 @@ class Api:
 
     def stopped(self, http: HttpRequest) -> HttpReply:
         """The service ends before the answer is there; what is not computed yet never will be."""
-        http.deadline.cancel()
+        http.give_up()
         return self._refuse(http, Unavailable("the service is stopping"))
 
     def gone(self, http: HttpRequest) -> None:
         """The caller hung up: what is not computed yet never will be."""
-        http.deadline.cancel()
+        http.give_up()
         self._finish(http, HttpReply(CLIENT_GONE, b""), http.started_at, None)
 
-    def _deadline(self, asked_ms: str | None) -> Deadline:
+    def name_of(self, caller: Caller, http: HttpRequest) -> str:
+        """By whom what `http` holds is counted: its key, else its address."""
+        return caller.name or (self._guard.address_of(http.headers, http.peer) if self._guard else http.peer)
+
+    def _deadline(self, asked_ms: str | None, allowed_s: float) -> Deadline:
         """By when to answer. A caller may ask for less than the service allows, not for more."""
         if asked_ms is None:
-            return Deadline.after(self.timeout_s)
+            return Deadline.after(allowed_s)
         if not (asked_ms.isascii() and asked_ms.isdigit() and len(asked_ms) <= 9 and int(asked_ms) > 0):
             raise UnreadableRequest(f"{TIMEOUT_HEADER}: expected whole milliseconds from 1, got {shorten(asked_ms)}")
-        return Deadline.after(min(int(asked_ms) / 1000, self.timeout_s))
+        return Deadline.after(min(int(asked_ms) / 1000, allowed_s))
 
     def _refuse(self, http: HttpRequest, error: Exception) -> HttpReply:
         return self._finish(http, _problem(http, error), http.started_at, error)
 
-    def _finish(self, http: HttpRequest, reply: HttpReply, started: float, error: BaseException | None) -> HttpReply:
+    def _finish(self, http: HttpRequest, reply: R, started: float, error: BaseException | None) -> R:
         reply.headers["x-request-id"] = http.request_id
         reply.headers.setdefault("cache-control", "no-store")
         reply.headers["x-content-type-options"] = "nosniff"
@@ -225,11 +263,24 @@ class Api:
             if "vary" in http.told and "vary" in reply.headers:
                 http.told["vary"] += f", {reply.headers['vary']}"
             reply.headers |= http.told
+        if isinstance(reply, HttpReply):
+            self._note(http, reply, started, error)
+        elif http.answered:  # nobody waits for it any more
+            self._give_back(reply)
+        return reply
+
+    def _give_back(self, reply: StreamReply | DuplexReply) -> None:
+        if isinstance(reply, StreamReply):
+            self.loop.run(reply.close())
+        else:
+            reply.duplex.close()
+
+    def _note(self, http: HttpRequest, reply: HttpReply, started: float, error: BaseException | None) -> None:
         if not http.answered:  # else it comes after the deadline, and nobody waits for it
             http.answered = True
             self.under_way.discard(id(http))
+            self.places.leave(http)
             self._record(http, reply, time.perf_counter() - started, error)
-        return reply
 
 
 def _problem(http: HttpRequest, error: BaseException) -> HttpReply:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import lru_cache
 from time import perf_counter
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl
 
 import orjson
@@ -30,7 +31,8 @@ class HttpRequest:
     the dialect of the route has it; None is the native one. `max_bytes` is what the body may take, and what is
     packed in it once it is unpacked. `peer` is the address of the other end. `caller` is who asks, once they were
     let in; `told` are fields that the reply has whatever it says. `template` and `dialect` are of the route that
-    answers it, if any does; `started_at` is in seconds of `perf_counter`.
+    answers it, if any does; `started_at` is in seconds of `perf_counter`. `work` is what makes the answer, where that
+    can be given up while it is under way.
     """
 
     method: str
@@ -51,6 +53,13 @@ class HttpRequest:
     template: str = NONE
     dialect: str = NONE
     started_at: float = field(default_factory=perf_counter)
+    work: Future[Any] | None = None
+
+    def give_up(self) -> None:
+        """Nobody waits for the answer any more."""
+        self.deadline.cancel()
+        if self.work is not None:
+            self.work.cancel()
 
 
 @dataclass(slots=True)
@@ -60,6 +69,64 @@ class HttpReply:
     content_type: str = JSON
     headers: dict[str, str] = field(default_factory=dict)
 
+
+@dataclass(slots=True)
+class StreamReply:
+    """A reply that comes in pieces, as somebody else makes them.
+
+    `pieces` runs on the service's event loop (`core/loop.py`). What it yields first is for nobody (`begun`): what
+    opens it was done by then, so that to close it always gives that up. Afterwards it raises nothing: what goes wrong
+    is told in a last piece, and noted in `error`.
+    """
+
+    pieces: AsyncGenerator[bytes, None]
+    content_type: str
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    error: BaseException | None = None
+
+    async def begun(self) -> StreamReply:
+        """The reply once its source is open. Raises what `pieces` raises until then."""
+        await anext(self.pieces)
+        return self
+
+    async def close(self) -> None:
+        await self.pieces.aclose()
+
+
+class Duplex(Protocol):
+    """Answers a body piece by piece, in order. Called by one thread at a time."""
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ended it before the body did, or was wrong with some of it."""
+        ...
+
+    def feed(self, piece: bytes) -> Iterator[Future[bytes]]:
+        """Answers to what is complete with `piece`. Each is to be waited for and written before the next is asked for,
+        so that no more is held than one answer."""
+        ...
+
+    def finish(self) -> Iterator[Future[bytes]]:
+        """Answers to what is left, now that the body has ended."""
+        ...
+
+    def close(self) -> None:
+        """Nobody waits any more, or all is answered. May be called twice."""
+        ...
+
+
+@dataclass(slots=True)
+class DuplexReply:
+    """A reply that is written while the request's body is read."""
+
+    duplex: Duplex
+    content_type: str
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+Reply = HttpReply | StreamReply | DuplexReply
 
 # Writes an error, given the request id, as one dialect does.
 Problem = Callable[[BaseException, str], HttpReply]

@@ -10,7 +10,7 @@ from typing import Final
 from service.core.callers import Scope as Scope
 from service.core.contracts import Server
 from service.core.errors import NotAllowed
-from service.protocols.http import HttpReply, HttpRequest, Problem
+from service.protocols.http import HttpReply, HttpRequest, Problem, Reply
 from service.protocols.status import problem_reply
 
 
@@ -35,18 +35,28 @@ class Dialect:
 NATIVE: Final = Dialect("native", problem_reply)
 
 Handler = Callable[[Server, HttpRequest], "HttpReply | Future[HttpReply]"]
+# Of a route that streams.
+StreamHandler = Callable[[Server, HttpRequest], "Reply | Future[Reply]"]
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`path` as in `/models/{name}`; a parameter is one path segment, or the part of one before a colon."""
+    """`path` as in `/models/{name}`; a parameter is one path segment, or the part of one before a colon.
+
+    One that `streams` may take long, and holds one of the places that there are for such. With `reads_pieces` it is
+    asked before the body is read, and reads that itself (`DuplexReply`). `timeout_s` is how long an answer, or its
+    first piece, may take, where that is not what it is for predictions.
+    """
 
     method: str
     path: str
-    handler: Handler
+    handler: Handler | StreamHandler
     scope: Scope
     summary: str
     dialect: Dialect = NATIVE
+    streams: bool = False
+    reads_pieces: bool = False
+    timeout_s: float | None = None
 
 
 def route_of(methods: Mapping[str, Route], method: str) -> Route | None:

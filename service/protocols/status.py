@@ -41,6 +41,7 @@ STATUS: Final[tuple[tuple[type[TandemError], int, str], ...]] = (
     (errors.Overloaded, 503, "overloaded"),
     (errors.Unavailable, 503, "unavailable"),
     (errors.DeadlinePassed, 504, "deadline-passed"),
+    (errors.UpstreamFailed, 502, "upstream-failed"),
     (errors.ModelFailed, 500, "internal-error"),
 )
 

@@ -13,6 +13,7 @@ from service.core.signature import Signature
 from service.protocols.api import Api
 from service.protocols.http import HttpReply, HttpRequest
 from service.protocols.routes import by_path
+from service.scheduling.event_loop import EventLoop
 from service.settings import Settings
 
 
@@ -57,6 +58,7 @@ class SlowTandem:
 
     def __init__(self, *, timeout_s: float) -> None:
         self.settings = Settings()
+        self.loop = EventLoop()
         self.paths = by_path()
         self.server = SlowServer()
         self.recorded: list[tuple[str, int]] = []

@@ -1,0 +1,89 @@
+"""Answers that come in pieces, under ASGI."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Future
+
+from starlette.types import Receive, Scope, Send
+
+from service.entrypoints.limits import IN_PIECES
+from service.protocols.api import Api
+from service.protocols.http import DuplexReply, HttpRequest, StreamReply
+
+
+async def write_stream(api: Api, http: HttpRequest, reply: StreamReply, receive: Receive, send: Send) -> None:
+    """Pass pieces on as they come, until they end or the caller leaves.
+
+    Where the caller is slow, `send` waits, and so does what makes the pieces.
+    """
+    writing = asyncio.ensure_future(_write_pieces(reply, send))
+    leaving = asyncio.ensure_future(_left(receive))
+    try:
+        await asyncio.wait((writing, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not writing.done():
+            api.gone(http)
+        else:
+            writing.result()
+    finally:
+        for task in (writing, leaving):
+            task.cancel()
+        await asyncio.gather(writing, leaving, return_exceptions=True)
+        await reply.close()
+        api.streamed(http, reply)
+
+
+async def write_duplex(
+    api: Api, http: HttpRequest, reply: DuplexReply, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Answer each piece of the body before the next one is read, so that no more is held than one of either."""
+    in_pieces = scope.get("extensions", {}).get(IN_PIECES)
+    if in_pieces is not None:
+        in_pieces()
+    duplex = reply.duplex
+    try:
+        await send(_start(reply))
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return api.gone(http)
+            more = message.get("more_body", False)
+            for answer in duplex.feed(message.get("body", b"")):
+                await _write(send, await _result(answer))
+        for answer in duplex.finish():
+            await _write(send, await _result(answer))
+        await send({"type": "http.response.body", "body": b""})
+    finally:
+        duplex.close()
+        api.streamed(http, reply)
+
+
+async def _result(answer: Future[bytes]) -> bytes:
+    return answer.result() if answer.done() else await asyncio.wrap_future(answer)
+
+
+async def _write_pieces(reply: StreamReply, send: Send) -> None:
+    await send(_start(reply))
+    async for piece in reply.pieces:
+        await _write(send, piece)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _write(send: Send, piece: bytes) -> None:
+    if piece:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+
+def _start(reply: StreamReply | DuplexReply) -> dict[str, object]:
+    headers = {"content-type": reply.content_type, **reply.headers}
+    return {
+        "type": "http.response.start",
+        "status": reply.status,
+        "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()],
+    }

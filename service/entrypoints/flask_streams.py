@@ -1,0 +1,120 @@
+"""Answers that come in pieces, under WSGI: bodies that the server iterates, and closes."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from service.core.errors import RequestError
+from service.entrypoints.limits import IN_PIECES
+from service.protocols.api import Api
+from service.protocols.http import DuplexReply, HttpRequest, StreamReply
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+# A WSGI server reads until it has so many bytes, or the body ends.
+READ_BYTES: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """What a WSGI app answers with: `body` is iterated once, and closed."""
+
+    status: int
+    body: StreamBody | DuplexBody
+    content_type: str
+    headers: dict[str, str]
+
+
+def streamed(api: Api, http: HttpRequest, reply: StreamReply | DuplexReply, environ: WSGIEnvironment) -> Streamed:
+    body = StreamBody(api, http, reply) if isinstance(reply, StreamReply) else DuplexBody(api, http, reply, environ)
+    return Streamed(reply.status, body, reply.content_type, reply.headers)
+
+
+class StreamBody:
+    """The pieces of a `StreamReply`. Closed before its end where the caller has left."""
+
+    def __init__(self, api: Api, http: HttpRequest, reply: StreamReply) -> None:
+        self._api = api
+        self._http = http
+        self._reply = reply
+        self._pieces = api.loop.iterate(reply.pieces)
+        self._is_complete = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        for piece in self._pieces:
+            if piece:  # to some servers, an empty one is the end
+                return piece
+        self._is_complete = True
+        raise StopIteration
+
+    def close(self) -> None:
+        if not self._is_complete:
+            self._api.gone(self._http)
+        self._api.loop.run(self._reply.close()).result()
+        self._api.streamed(self._http, self._reply)
+
+
+class DuplexBody:
+    """The answers of a `DuplexReply` to the pieces of a body, read as they are asked for."""
+
+    def __init__(self, api: Api, http: HttpRequest, reply: DuplexReply, environ: WSGIEnvironment) -> None:
+        self._api = api
+        self._http = http
+        self._reply = reply
+        self._answers = _answers(reply, environ)
+        self._is_complete = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        for answer in self._answers:
+            if answer:
+                return answer
+        self._is_complete = True
+        raise StopIteration
+
+    def close(self) -> None:
+        if not self._is_complete:
+            self._api.gone(self._http)
+        self._answers.close()
+        self._reply.duplex.close()
+        self._api.streamed(self._http, self._reply)
+
+
+def _answers(reply: DuplexReply, environ: WSGIEnvironment) -> Generator[bytes, None, None]:
+    """Raises ConnectionResetError where the body breaks off: there is nobody to tell."""
+    duplex = reply.duplex
+    try:
+        for piece in _body(environ):
+            for answer in duplex.feed(piece):
+                yield answer.result()
+    except RequestError as error:  # raised by our own worker under gunicorn
+        raise ConnectionResetError(errno.ECONNRESET, str(error)) from error
+    for answer in duplex.finish():
+        yield answer.result()
+
+
+def _body(environ: WSGIEnvironment) -> Iterator[bytes]:
+    source = environ["wsgi.input"]
+    in_pieces = getattr(source, IN_PIECES, None)
+    if in_pieces is not None:
+        in_pieces()
+    if "HTTP_TRANSFER_ENCODING" in environ:
+        while piece := source.read(READ_BYTES):
+            yield piece
+        return
+    left = int(environ.get("CONTENT_LENGTH") or 0)
+    while left:
+        piece = source.read(min(left, READ_BYTES))
+        if not piece:
+            raise ConnectionResetError(errno.ECONNRESET, "the body broke off before its end")
+        left -= len(piece)
+        yield piece

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from service.entrypoints.fastapi_app import _Endpoint
+from service.entrypoints.limits import IN_PIECES
+from tests.service.entrypoints.streaming import Count, Echo, Streams, counting, echoing
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Caller:
+    """The other end: what it sends, and what it got. After its messages it is silent, or leaves."""
+
+    def __init__(self, *messages: Any, leaves_after: int | None = None) -> None:
+        self._messages = [{"type": "http.request", "body": body, "more_body": more} for body, more in messages]
+        self._leaves_after = leaves_after
+        self.left = asyncio.Event()
+        self.started: dict[str, Any] = {}
+        self.pieces: list[bytes] = []
+        self.is_complete = False
+        self.in_pieces = 0
+
+    async def receive(self) -> Any:
+        if self._messages:
+            return self._messages.pop(0)
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.started = message
+            return
+        if message["body"]:
+            self.pieces.append(message["body"])
+        self.is_complete = not message.get("more_body", False)
+        if self._leaves_after is not None and len(self.pieces) >= self._leaves_after:
+            self.left.set()
+
+    def _count(self) -> None:
+        self.in_pieces += 1
+
+    async def ask(self, streams: Streams) -> None:
+        streams.loop.adopt(asyncio.get_running_loop())
+        scope = {
+            "type": "http", "method": "POST", "path": "/s", "query_string": b"", "headers": [], "http_version": "1.1",
+            "extensions": {IN_PIECES: self._count},
+        }  # fmt: skip
+        async with asyncio.timeout(20):
+            await _Endpoint(streams.api, streams.paths["/s"])(scope, self.receive, self.send)
+
+
+@pytest.mark.anyio
+async def test_pieces_are_passed_on_as_they_come() -> None:
+    count, caller = Count(), Caller((b"", False))
+    streams = counting(count)
+
+    await caller.ask(streams)
+
+    assert caller.started["status"] == 200
+    assert dict(caller.started["headers"])[b"content-type"] == b"text/plain"
+    assert (caller.pieces, caller.is_complete) == ([b"1", b"2", b"3"], True)
+    assert (streams.recorded, count.closed, streams.api.places.taken) == ([(200, None)], True, 0)
+
+
+@pytest.mark.anyio
+async def test_stream_is_given_up_when_its_caller_leaves() -> None:
+    count, caller = Count(endless=True), Caller((b"", False), leaves_after=5)
+    streams = counting(count)
+
+    await caller.ask(streams)
+
+    assert not caller.is_complete
+    assert ([status for status, _ in streams.recorded], count.closed) == ([499], True)
+    assert (streams.api.places.taken, streams.api.under_way) == (0, set())
+
+
+@pytest.mark.anyio
+async def test_stream_that_opens_after_its_caller_left_is_closed() -> None:
+    count, caller = Count(endless=True), Caller((b"", False))
+    opening = asyncio.Event()
+
+    async def late() -> Any:
+        await opening.wait()
+        return await count.reply()
+
+    streams = Streams(lambda loop: loop.run(late()))
+    asking = asyncio.create_task(caller.ask(streams))
+    await asyncio.sleep(0.01)
+    caller.left.set()
+    await asking
+    opening.set()
+    async with asyncio.timeout(10):
+        while not count.closed:
+            await asyncio.sleep(0.01)
+
+    assert [status for status, _ in streams.recorded] == [499]
+
+
+@pytest.mark.anyio
+async def test_body_is_answered_piece_by_piece() -> None:
+    echo, caller = Echo(), Caller((b"a", True), (b"b", False))
+    streams = echoing(echo)
+
+    await caller.ask(streams)
+
+    assert (caller.pieces, caller.is_complete) == ([b"A", b"B", b"END"], True)
+    assert caller.in_pieces == 1
+    assert (streams.recorded, streams.api.places.taken) == ([(200, None)], 0)
+    assert echo.closed
+
+
+@pytest.mark.anyio
+async def test_body_whose_sender_leaves_is_given_up() -> None:
+    echo, caller = Echo(), Caller((b"a", True), leaves_after=1)
+    streams = echoing(echo)
+
+    await caller.ask(streams)
+
+    assert (caller.pieces, caller.is_complete) == ([b"A"], False)
+    assert [status for status, _ in streams.recorded] == [499]
+    assert echo.closed

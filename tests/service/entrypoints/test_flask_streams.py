@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+
+from service.entrypoints.flask_app import _View
+from service.entrypoints.flask_streams import Streamed
+from service.entrypoints.limits import IN_PIECES
+from service.entrypoints.seats import Seats
+from tests.service.entrypoints.streaming import Count, Echo, Streams, counting, echoing
+
+
+class Input(io.BytesIO):
+    """The body of a request, under a server that has a time for bodies."""
+
+    in_pieces = 0
+
+
+def count_in_pieces(body: Input) -> None:
+    body.in_pieces += 1
+
+
+def ask(streams: Streams, sent: bytes = b"", **environ: Any) -> Streamed:
+    body = Input(sent)
+    setattr(body, IN_PIECES, lambda: count_in_pieces(body))
+    known = {"REQUEST_METHOD": "POST", "PATH_INFO": "/s", "CONTENT_LENGTH": str(len(sent)), "wsgi.input": body}
+    view = _View(streams.api, streams.paths["/s"], Seats(1))
+    reply = view.answer({**known, **environ}, "/s", {})
+    assert isinstance(reply, Streamed)
+    return reply
+
+
+def test_pieces_are_passed_on_as_they_come() -> None:
+    count = Count()
+    streams = counting(count)
+
+    reply = ask(streams)
+    pieces = list(reply.body)
+    reply.body.close()
+
+    assert (reply.status, reply.content_type, pieces) == (200, "text/plain", [b"1", b"2", b"3"])
+    assert (streams.recorded, count.closed, streams.api.places.taken) == ([(200, None)], True, 0)
+    streams.loop.stop()
+
+
+def test_stream_holds_a_place_and_no_seat_until_it_is_closed() -> None:
+    streams = counting(Count())
+    seats = Seats(1)
+    view = _View(streams.api, streams.paths["/s"], seats)
+
+    reply = view.answer(
+        {"REQUEST_METHOD": "POST", "PATH_INFO": "/s", "wsgi.input": io.BytesIO(), "CONTENT_LENGTH": "0"}, "/s", {}
+    )
+
+    assert isinstance(reply, Streamed)
+    assert (streams.api.places.taken, seats.take() is not None) == (1, True)
+    reply.body.close()
+    assert streams.api.places.taken == 0
+    streams.loop.stop()
+
+
+@pytest.mark.parametrize("read", [0, 2], ids=["at once", "in the middle"])
+def test_stream_is_given_up_when_its_caller_leaves(read: int) -> None:
+    count = Count(endless=True)
+    streams = counting(count)
+    reply = ask(streams)
+    for _ in range(read):
+        next(reply.body)
+
+    reply.body.close()
+
+    assert ([status for status, _ in streams.recorded], count.closed) == ([499], True)
+    streams.loop.stop()
+
+
+def test_body_is_answered_as_it_is_read() -> None:
+    echo = Echo()
+    streams = echoing(echo)
+
+    reply = ask(streams, b"abc")
+    pieces = list(reply.body)
+    reply.body.close()
+
+    assert pieces == [b"ABC", b"END"]
+    assert (streams.recorded, streams.api.places.taken) == ([(200, None)], 0)
+    assert echo.closed
+
+
+def test_body_of_unknown_length_is_read_to_its_end() -> None:
+    reply = ask(echoing(Echo()), b"x" * 100_000, CONTENT_LENGTH="", HTTP_TRANSFER_ENCODING="chunked")
+
+    assert [len(piece) for piece in reply.body] == [65_536, 34_464, 3]
+
+
+def test_body_that_breaks_off_ends_the_connection() -> None:
+    echo = Echo()
+    streams = echoing(echo)
+    reply = ask(streams, b"abc", CONTENT_LENGTH="10")
+
+    assert next(reply.body) == b"ABC"
+    with pytest.raises(ConnectionResetError):
+        next(reply.body)
+    reply.body.close()
+
+    assert [status for status, _ in streams.recorded] == [499]
+    assert echo.closed
