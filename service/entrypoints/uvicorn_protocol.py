@@ -211,7 +211,9 @@ class Protocol(HttpToolsProtocol):
     def _refuse(self, error: TandemError) -> None:
         """Answer, and read no more: nobody knows where another request would begin."""
         self._is_broken = True
-        if self.cycle is None or self.cycle.response_complete:
+        if self._is_in_pieces:  # its answer has begun, and can only break off
+            self.transport.close()
+        elif self.cycle is None or self.cycle.response_complete:
             if self._stage is not _Stage.BODY:  # else it has its answer
                 self.transport.write(refuse(error))
             self.transport.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,7 @@ from service.core.errors import (
 )
 from service.entrypoints import gunicorn_workers
 from service.entrypoints.gunicorn_workers import SMALL_BODY_BYTES, _Connection, _meaning, _Progress, worker_of
-from service.entrypoints.limits import HttpLimits
+from service.entrypoints.limits import IN_PIECES, HttpLimits
 
 LIMITS = HttpLimits(
     headers_timeout_s=5,
@@ -159,6 +160,40 @@ def test_chunks_are_bounded(
 
     with pytest.raises(error):
         next(connection.parser).body.read()
+
+
+def test_a_body_that_is_answered_while_it_comes_has_any_number_of_chunks(
+    pair: tuple[socket.socket, _Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gunicorn_workers, "MAX_CHUNKS", 2)
+    client, connection = pair
+    client.sendall(START + b"Transfer-Encoding: chunked\r\n\r\n")
+    connection.receive()
+    connection.hand_over()
+    body = next(connection.parser).body
+    getattr(body, IN_PIECES)()
+    client.sendall(b"1\r\nx\r\n" * 9 + b"0\r\n\r\n")
+
+    assert body.read() == b"x" * 9
+
+
+def test_a_body_that_is_answered_while_it_comes_has_its_time_for_each_piece(
+    pair: tuple[socket.socket, _Connection],
+) -> None:
+    client, connection = pair
+    client.sendall(START + b"Content-Length: 2\r\n\r\n")
+    connection.receive()
+    connection.hand_over()
+    body = next(connection.parser).body
+    unreader = connection.parser.unreader
+    unreader.expect("body", 0.05)
+    getattr(body, IN_PIECES)()
+    time.sleep(0.1)
+    client.sendall(b"x")
+
+    assert unreader.read() == b"x"
+    with pytest.raises(NotReceived):
+        unreader.read()
 
 
 def test_a_body_that_does_not_come_is_given_up(pair: tuple[socket.socket, _Connection]) -> None:

@@ -12,7 +12,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from service.core.errors import NotReceived, TandemError, UnreadableRequest
-from service.entrypoints.limits import MAX_CHUNKS, HttpLimits
+from service.entrypoints.limits import IN_PIECES, MAX_CHUNKS, HttpLimits
 from service.entrypoints.uvicorn_protocol import Protocol, Protocols
 
 pytestmark = pytest.mark.anyio
@@ -41,6 +41,8 @@ class App:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.headers.append(scope["headers"])
+        if scope["path"] == "/pieces":
+            scope["extensions"][IN_PIECES]()
         status = 200
         try:
             while (await receive()).get("more_body"):
@@ -232,6 +234,34 @@ async def test_a_request_that_is_complete_has_all_the_time() -> None:
     service.app.may_answer.set()
 
     await until(lambda: transport.written.endswith(b"/post"))
+
+    assert service.app.errors == []
+
+
+async def test_a_body_that_is_answered_while_it_comes_has_its_time_for_each_piece() -> None:
+    service = Service(body_timeout_s=1.0)
+    protocol, transport = service.connect()
+    protocol.data_received(b"POST /pieces HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n")
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    for piece in (b"h", b"e", b"l", b"l"):
+        await asyncio.sleep(0.3)
+        protocol.data_received(piece)
+
+    assert loop.time() - begun > 1.0
+    assert not transport.closed.is_set()
+    await transport.closed.wait()  # the last one does not come: nobody can be told, for the answer has begun
+    assert transport.written == b""
+
+
+async def test_a_body_that_is_answered_while_it_comes_has_any_number_of_chunks() -> None:
+    service = Service()
+    protocol, transport = service.connect()
+    protocol.data_received(b"POST /pieces HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+    await asyncio.sleep(0)
+    protocol.data_received(b"1\r\nx\r\n" * (MAX_CHUNKS + 1) + b"0\r\n\r\n")
+
+    await until(lambda: transport.written.endswith(b"/pieces"))
 
     assert service.app.errors == []
 
