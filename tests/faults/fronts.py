@@ -25,6 +25,9 @@ PROBLEM: Final = "application/problem+json"
 
 # A busy machine answers late; what hangs does not answer at all.
 PATIENCE_S: Final = 20.0
+# So long after an answer nothing comes that is not to come, and so long after anything else.
+MOMENT_S: Final = 0.3
+SILENCE_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +64,8 @@ class Front:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             yield connection
 
-    def raw(self, *parts: bytes, pause_s: float = 0.0) -> Raw:
-        """Everything that comes until the other side closes, or is silent for long."""
+    def raw(self, *parts: bytes, pause_s: float = 0.0, until_closed: bool = False) -> Raw:
+        """Everything that comes until the other side closes, or is silent: for long, if its close is to be shown."""
         with self.connect() as connection:
             try:
                 for part in parts:
@@ -70,7 +73,7 @@ class Front:
                     time.sleep(pause_s)
             except OSError:  # closed before all was sent
                 pass
-            return received(connection)
+            return received(connection, moment_s=SILENCE_S if until_closed else MOMENT_S)
 
     def is_well(self, since: int) -> None:
         """What holds after every case: the same process, the known answer, JSON in each line of the log's new bytes."""
@@ -134,18 +137,32 @@ class Raw:
         return f"{statuses}{', closed' if self.closed else ''}"
 
 
-def received(connection: socket.socket, silence_s: float = 3.0) -> Raw:
-    """All that comes until the other side closes, or says nothing for so long."""
+def received(connection: socket.socket, silence_s: float = SILENCE_S, moment_s: float = SILENCE_S) -> Raw:
+    """All that comes until the other side closes, or says nothing for so long; after whole answers, for a moment."""
     came = b""
     try:
         connection.settimeout(silence_s)
         while chunk := connection.recv(65536):
             came += chunk
+            connection.settimeout(moment_s if is_whole(came) else silence_s)
     except TimeoutError:
         return Raw(came, closed=False)
     except OSError:
         pass
     return Raw(came, closed=True)
+
+
+def is_whole(came: bytes) -> bool:
+    """Whether these are answers with a length, up to their end, and the last one announces no close."""
+    head = b""
+    while came:
+        head, end, rest = came.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+        size = 0 if head.startswith(b"HTTP/1.1 100 ") else int(length[1]) if length else None
+        if not end or size is None or len(rest) < size or (not rest and length is None):
+            return False
+        came = rest[size:]
+    return re.search(rb"(?i)\r\nconnection: *close", head) is None
 
 
 def is_problem(reply: httpx.Response | Reply, status: int | None = None) -> dict[str, Any]:

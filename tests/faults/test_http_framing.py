@@ -24,7 +24,7 @@ def is_refused(front: Front, case: Case, came: Came) -> None:
     if front.name == "granian" and (case.id, case.name) in GRANIAN_READS:
         pytest.skip("hyper has read this before Granian asks the app; see left_out.py")
 
-    raw = front.raw(case.sent)
+    raw = front.raw(case.sent, until_closed=case.closes)
 
     came(raw)
     assert len(raw.statuses) == 1, raw.received
@@ -73,7 +73,7 @@ def test_versions(front: Front, case: Case, came: Came) -> None:
 
 @fault("H24", sent="HTTP/1.0", expected="200, connection closed")
 def test_http_1_0(front: Front, came: Came) -> None:
-    raw = front.raw(request("POST", PREDICT, BODY, headers=JSON, version="1.0"))
+    raw = front.raw(request("POST", PREDICT, BODY, headers=JSON, version="1.0"), until_closed=True)
 
     came(raw)
     assert raw.statuses == [200]
@@ -88,7 +88,8 @@ def test_bytes_behind_two_framings_are_not_answered(front: Front, came: Came) ->
             b"Content-Length: %d" % len(BODY),
             b"Transfer-Encoding: chunked",
             body=b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY) + SMUGGLED,
-        )
+        ),
+        until_closed=True,
     )
 
     came(raw)
@@ -101,7 +102,7 @@ def test_what_follows_a_body_is_a_request_of_its_own(front: Front, came: Came) -
     first = request("POST", PREDICT, BODY, headers=[*JSON, ("X-Request-Id", "first")])
     second = request("GET", "/smuggled", headers=[("X-Request-Id", "second"), ("Connection", "close")])
 
-    raw = front.raw(first + second)
+    raw = front.raw(first + second, until_closed=True)
 
     came(raw)
     assert raw.statuses == [200, 404]
@@ -115,7 +116,7 @@ def test_a_body_that_nobody_wants(front: Front, method: str, path: str, came: Ca
     odd = request(method, path, SMUGGLED)
     good = request("POST", PREDICT, BODY, headers=[*JSON, ("Connection", "close")])
 
-    raw = front.raw(odd, good)
+    raw = front.raw(odd, good, until_closed=True)
 
     came(raw)
     assert b"smuggled" not in raw.received
@@ -138,7 +139,7 @@ def test_pipelined_requests(front: Front, came: Came) -> None:
     ]
     expected = front.ask(json={"instances": rows}).json()["predictions"]
 
-    raw = front.raw(b"".join(messages))
+    raw = front.raw(b"".join(messages), until_closed=True)
 
     came(f"{raw.statuses.count(200)} of 100 answered with 200")
     answers = raw.received.split(b"HTTP/1.1 200 OK")[1:]

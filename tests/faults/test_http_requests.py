@@ -67,7 +67,8 @@ def test_number_of_headers(front: Front, same: bool, came: Came) -> None:
 
 @fault("H13", sent="a megabyte of headers without an end", expected="431, connection closed, not read to the end")
 def test_headers_without_an_end(front: Front, came: Came) -> None:
-    raw = front.raw(b"GET / HTTP/1.1\r\nHost: localhost\r\n", *[b"X-Padding: %s\r\n" % (b"x" * 1000)] * 1000)
+    padding = [b"X-Padding: %s\r\n" % (b"x" * 1000)] * 1000
+    raw = front.raw(b"GET / HTTP/1.1\r\nHost: localhost\r\n", *padding, until_closed=True)
 
     came(raw)
     assert raw.statuses in ([431], [])  # what is sent on after the answer may lose it
@@ -164,7 +165,7 @@ def test_no_http_2(front: Front, came: Came) -> None:
     settings = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
     reset = b"\x00\x00\x04\x03\x00\x00\x00\x00\x01\x00\x00\x00\x08"
 
-    raw = front.raw(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + reset * 1000)
+    raw = front.raw(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + reset * 1000, until_closed=True)
 
     came(raw)
     assert raw.statuses in ([400], [501], [505], [])
@@ -217,7 +218,7 @@ def test_tls_on_the_plain_port(front: Front, came: Came) -> None:
     hello = bytes.fromhex("160301002a010000260303") + bytes(32) + bytes.fromhex("000002130101000000")
     lines = len(front.running.log.read_bytes().splitlines())
 
-    replies = [front.raw(hello) for _ in range(100)]
+    replies = [front.raw(hello, until_closed=True) for _ in range(100)]
 
     came(replies[0], f"{len(front.running.log.read_bytes().splitlines()) - lines} lines")
     assert all(raw.closed for raw in replies)
@@ -246,7 +247,7 @@ def test_too_many_chunks(front: Front, came: Came) -> None:
         pytest.skip("Granian hands the app no chunks, only what they hold; see left_out.py")
     message = request("POST", PREDICT, headers=JSON, chunks=[b" "] * 1_000_000)
 
-    raw = front.raw(message)
+    raw = front.raw(message, until_closed=True)
 
     came(raw)
     assert raw.statuses in ([413], [])  # what is sent on after the answer may lose it
