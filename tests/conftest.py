@@ -4,12 +4,16 @@ nobody's business.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from tests.faults.record import pytest_runtest_makereport  # noqa: F401  a hook
+
+# What tests start, servers most of all, begins sooner where it finds its modules compiled.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 settings.register_profile("tandem", derandomize=True, deadline=None, max_examples=200)
 settings.load_profile("tandem")

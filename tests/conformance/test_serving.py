@@ -20,7 +20,17 @@ from sklearn.linear_model import LinearRegression
 
 from tests.conformance.gate import Gate, waiting
 from tests.conformance.mixed import Mirror
-from tests.conformance.servers import SERVERS, UNTRIED, Running, eventually, free_port, running, tandem, tandem_serve
+from tests.conformance.servers import (
+    CLIENT,
+    SERVERS,
+    UNTRIED,
+    Running,
+    eventually,
+    free_port,
+    running,
+    tandem,
+    tandem_serve,
+)
 from tests.faults.cases import fault
 from training.export import export
 
@@ -42,11 +52,11 @@ def repository(tmp_path: Path) -> Path:
 
 
 def ask(url: str, path: str = "/models/line/predict") -> httpx.Response:
-    return httpx.post(f"{url}{path}", json=ROW, timeout=60, trust_env=False)
+    return CLIENT.post(f"{url}{path}", json=ROW)
 
 
 def model(url: str) -> dict[str, Any]:
-    listed: list[dict[str, Any]] = httpx.get(f"{url}/models", timeout=60, trust_env=False).json()["models"]
+    listed: list[dict[str, Any]] = CLIENT.get(f"{url}/models").json()["models"]
     return next((one for one in listed if one["name"] == "line"), {})
 
 

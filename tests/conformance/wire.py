@@ -61,9 +61,9 @@ def request(
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + (body or b"")
 
 
-def talk(port: int, messages: Sequence[bytes], *, at_once: bool = False) -> list[Reply]:
-    """One connection: each message is sent when the one before was answered, or all `at_once`."""
-    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
+def talk(port: int, messages: Sequence[bytes], *, at_once: bool = False, address: str = "127.0.0.1") -> list[Reply]:
+    """One connection, from `address`: each message is sent when the one before was answered, or all `at_once`."""
+    with socket.create_connection(("127.0.0.1", port), PATIENCE_S, (address, 0)) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with connection.makefile("rb") as stream:
             replies = []

@@ -19,7 +19,7 @@ import pytest
 
 from benchmarks.processes import cpu_seconds
 from benchmarks.restarts import export_model
-from tests.conformance.servers import SERVERS, TANDEM, UNTRIED, Running, eventually, running, tandem_serve
+from tests.conformance.servers import CLIENT, SERVERS, TANDEM, UNTRIED, Running, eventually, running, tandem_serve
 from tests.faults.cases import Came, fault
 from tests.faults.deadly import POISON, Deadly
 from training.export import export
@@ -48,7 +48,7 @@ def serve_in_shell(script: str, front: str, models: Path, log: Path) -> Iterator
 
 
 def predict(service: Running, number: float = 1.0) -> int:
-    response = httpx.post(f"{service.url}/predict", json={"x": number}, timeout=60, trust_env=False)
+    response = CLIENT.post(f"{service.url}/predict", json={"x": number})
     assert response.status_code != 200 or response.json()["prediction"] == number
     return response.status_code
 
@@ -69,7 +69,7 @@ def test_a_process_out_of_files_waits_and_recovers(front: str, models: Path, tmp
             busy = (cpu_seconds(service.process.pid) or 0) - before
             lasted = time.monotonic() - began
 
-        live = httpx.get(f"{service.url}/health/live", timeout=60, trust_env=False).status_code
+        live = CLIENT.get(f"{service.url}/health/live").status_code
         status = predict(service)
 
     came(f"{100 * busy / lasted:.0f} % of a core", f"live {live}", status)
@@ -166,7 +166,7 @@ def test_a_request_that_kills_its_worker_is_not_replayed(front: str, tmp_path: P
         eventually(lambda: answered(service, 10), "both workers to have loaded")
 
         with pytest.raises(httpx.TransportError):
-            httpx.post(f"{service.url}/predict", json={"x0": POISON, "x1": 0.0}, timeout=60, trust_env=False)
+            CLIENT.post(f"{service.url}/predict", json={"x0": POISON, "x1": 0.0})
         answers = eventually(lambda: answered(service, 10), "ten answers in a row")
         killed = len(list(tmp_path.glob("killed-*")))
         is_supervised = service.process.poll() is None
@@ -178,8 +178,7 @@ def test_a_request_that_kills_its_worker_is_not_replayed(front: str, tmp_path: P
 def answered(service: Running, times: int) -> int | None:
     for _ in range(times):
         try:
-            row = {"x0": 1.0, "x1": 1.0}
-            reply = httpx.post(f"{service.url}/predict", json=row, timeout=60, trust_env=False)
+            reply = CLIENT.post(f"{service.url}/predict", json={"x0": 1.0, "x1": 1.0})
         except httpx.TransportError:
             return None
         if reply.status_code != 200:

@@ -17,7 +17,7 @@ import pytest
 from benchmarks.restarts import Load, connections_of, export_model, wait_for_workers
 from service.entrypoints.listener import listen
 from tests.conformance.gate import Gate, waiting
-from tests.conformance.servers import SERVERS, UNTRIED, Running, eventually, tandem_serve
+from tests.conformance.servers import CLIENT, SERVERS, UNTRIED, Running, eventually, tandem_serve
 from tests.faults.cases import Came, fault
 from training.export import export
 
@@ -53,7 +53,7 @@ def with_workers(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def status(service: Running, path: str) -> int | None:
     """None where nobody answers."""
     try:
-        return httpx.get(f"{service.url}{path}", timeout=20, trust_env=False).status_code
+        return CLIENT.get(f"{service.url}{path}", timeout=20).status_code
     except httpx.TransportError:
         return None
 
@@ -123,7 +123,7 @@ def stuck(front: str, folder: Path, environment: dict[str, str]) -> Iterator[tup
 def ask_gate(service: Running) -> int | None:
     try:
         row = {"x0": 1.0, "x1": 1.0}
-        return httpx.post(f"{service.url}/models/gate/predict", json=row, timeout=90, trust_env=False).status_code
+        return CLIENT.post(f"{service.url}/models/gate/predict", json=row, timeout=90).status_code
     except httpx.TransportError:
         return None
 
