@@ -1,6 +1,7 @@
 """Fits models and saves them as MLflow does, with signature and input example: `mlflow_save.py FOLDER`.
 
-One folder per form in which MLflow writes a scikit-learn model, and per kind of example.
+One folder per form in which MLflow writes a scikit-learn model, and per kind of example. Requirements are given: to
+find them out, MLflow would load each model in a process of its own.
 """
 
 import sys
@@ -17,6 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
+REQUIREMENTS = ["mlflow", "pandas", "scikit-learn"]
 folder = Path(sys.argv[1])
 table = pd.DataFrame(
     {
@@ -39,6 +41,7 @@ for form, trusted in (("pickle", None), ("cloudpickle", None), ("skops", ["numpy
         skops_trusted_types=trusted,
         signature=infer_signature(table, mixed.predict(table)),
         input_example=table.head(8),
+        pip_requirements=REQUIREMENTS,
     )
 numbers = np.random.RandomState(0).normal(size=(12, 3))
 mlflow.sklearn.save_model(
@@ -46,6 +49,7 @@ mlflow.sklearn.save_model(
     str(folder / "array"),
     serialization_format="pickle",
     input_example=(numbers[:6], {"temperature": 0.5}),
+    pip_requirements=REQUIREMENTS,
 )
 texts = ["great fun", "bad food", "great food", "awful"] * 3
 mlflow.sklearn.save_model(
@@ -53,4 +57,5 @@ mlflow.sklearn.save_model(
     str(folder / "texts"),
     serialization_format="cloudpickle",
     input_example=texts[:4],
+    pip_requirements=REQUIREMENTS,
 )

@@ -15,6 +15,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -103,6 +105,15 @@ def running(
         assert ends_with is None or exit_code == ends_with, f"exit code {exit_code}:\n{server.told()}"
     finally:
         _kill(server.process)
+
+
+@contextlib.contextmanager
+def side_by_side(starts: Mapping[str, AbstractContextManager[T]]) -> Iterator[Mapping[str, T]]:
+    """Enters all at once, by name: one core imports while another waits."""
+    with contextlib.ExitStack() as stack:
+        with ThreadPoolExecutor(len(starts)) as pool:
+            entered = {name: pool.submit(stack.enter_context, start) for name, start in starts.items()}
+        yield {name: future.result() for name, future in entered.items()}
 
 
 def tandem(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from service import __version__
 from tests.conformance import clients
 from tests.conformance.models import mixed_table
-from tests.conformance.servers import SERVERS, Running, tandem_serve
+from tests.conformance.servers import SERVERS, side_by_side, tandem_serve
 
 NUMBERS = np.random.RandomState(7).normal(size=(5, 4))
 BOTH = {"outputs": ["predict", "predict_proba"]}
@@ -29,51 +30,50 @@ def frame_question(table: pd.DataFrame, params: Any = None) -> dict[str, Any]:
     return {"columns": columns, "dates": dates, "params": params}
 
 
-def ask(server: Running, questions: list[dict[str, Any]]) -> Any:
-    return clients.ask("mlflow", "mlflow_scoring.py", "127.0.0.1", str(server.port), questions=questions)
+@pytest.fixture
+def ask_all(repository: Path, tmp_path: Path) -> Any:
+    """Asks a server of each kind, whose default model is the one named: the client names none."""
+
+    def ask(model: str, questions: list[dict[str, Any]]) -> list[Any]:
+        shutil.copytree(repository / model, tmp_path / "models" / model)
+        arguments = ("--models", str(tmp_path / "models"), "--default-model", model, "--engine", "estimator")
+        trusted = ("--trust", "tests.conformance.models.days")
+        starts = {
+            name: tandem_serve(*SERVERS[name], *arguments, *trusted, log=tmp_path / f"{name}.log") for name in SERVERS
+        }
+        with side_by_side(starts) as servers:
+            ports = [str(server.port) for server in servers.values()]
+            told = clients.ask("mlflow", "mlflow_scoring.py", "127.0.0.1", *ports, questions=questions)
+        return [told[port] for port in ports]
+
+    return ask
 
 
-@pytest.fixture(params=SERVERS)
-def serve(request: pytest.FixtureRequest, repository: Path, tmp_path: Path) -> Any:
-    """Starts a server of each kind whose default model is the one named: the client names none."""
-    clients.environment("mlflow")
-
-    def start(model: str) -> Any:
-        return tandem_serve(
-            *SERVERS[request.param],
-            *("--models", str(repository), "--default-model", model, "--engine", "estimator"),
-            *("--trust", "tests.conformance.models.days"),
-            log=tmp_path / "log",
-        )
-
-    return start
-
-
-def test_a_data_frame_with_holes_gets_the_estimators_own_answers(serve: Any, repository: Path) -> None:
+@clients.needs("mlflow")
+def test_a_data_frame_with_holes_gets_the_estimators_own_answers(ask_all: Any, repository: Path) -> None:
     people = mixed_table().head(12)
     estimator = joblib.load(repository / "people" / "1" / "model.joblib")
     assert people.isna().any().any()
 
-    with serve("people") as server:
-        told = ask(server, [
-            frame_question(people),
-            frame_question(people[list(reversed(people.columns))].assign(more=1), BOTH),
-        ])  # fmt: skip
+    told = ask_all("people", [
+        frame_question(people),
+        frame_question(people[list(reversed(people.columns))].assign(more=1), BOTH),
+    ])  # fmt: skip
 
     labels, scores = estimator.predict(people).tolist(), estimator.predict_proba(people).tolist()
     both = [{"predict": label, "predict_proba": score} for label, score in zip(labels, scores, strict=True)]
-    assert told["answers"] == [{"predictions": labels, "rows": 12}, {"predictions": both, "rows": 12}]
-    assert told["version"] == __version__
+    answers = [{"predictions": labels, "rows": 12}, {"predictions": both, "rows": 12}]
+    assert told == [{"version": __version__, "answers": answers}] * len(SERVERS)
 
 
-def test_arrays_and_data_frames_without_names_get_the_estimators_own_answers(serve: Any, repository: Path) -> None:
+@clients.needs("mlflow")
+def test_arrays_and_data_frames_without_names_get_the_estimators_own_answers(ask_all: Any, repository: Path) -> None:
     estimator = joblib.load(repository / "numbers" / "1" / "model.joblib")
 
-    with serve("numbers") as server:
-        told = ask(server, [
-            {"array": NUMBERS.tolist(), "params": {"outputs": ["predict_proba"]}},
-            frame_question(pd.DataFrame(NUMBERS)),
-        ])  # fmt: skip
+    told = ask_all("numbers", [
+        {"array": NUMBERS.tolist(), "params": {"outputs": ["predict_proba"]}},
+        frame_question(pd.DataFrame(NUMBERS)),
+    ])  # fmt: skip
 
     answers = [estimator.predict_proba(NUMBERS).tolist(), estimator.predict(NUMBERS).tolist()]
-    assert [answer["predictions"] for answer in told["answers"]] == answers
+    assert [[answer["predictions"] for answer in one["answers"]] for one in told] == [answers] * len(SERVERS)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.conformance.servers import SERVERS, Running, tandem_serve
+from tests.conformance.servers import SERVERS, Running, side_by_side, tandem_serve
 from tests.faults.cases import Came, shorten
 from tests.faults.fronts import Front
 from tests.faults.guarded import guarded, guarded_fronts, spoken_grpc  # noqa: F401  fixtures
@@ -18,19 +17,19 @@ from tests.faults.guarded import guarded, guarded_fronts, spoken_grpc  # noqa: F
 def fronts(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Running]]:
     """One server of each kind with the default settings, over the same repository."""
     logs = tmp_path_factory.mktemp("logs")
-    with ExitStack() as stack:
-        yield {
-            name: stack.enter_context(
-                tandem_serve(
-                    *arguments,
-                    *("--models", str(repository)),
-                    *("--trust", "tests.conformance.models.days"),
-                    log=logs / name,
-                    environment={"TANDEM_SANDBOX": "true"},
-                )
+    with side_by_side(
+        {
+            name: tandem_serve(
+                *arguments,
+                *("--models", str(repository)),
+                *("--trust", "tests.conformance.models.days"),
+                log=logs / name,
+                environment={"TANDEM_SANDBOX": "true"},
             )
             for name, arguments in SERVERS.items()
         }
+    ) as started:
+        yield started
 
 
 @pytest.fixture(params=SERVERS)

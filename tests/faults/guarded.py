@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +13,7 @@ import httpx
 import pytest
 
 from service.guards.keys import entry_of, new_key
-from tests.conformance.servers import SERVERS, Running, free_port, tandem_serve
+from tests.conformance.servers import SERVERS, Running, free_port, side_by_side, tandem_serve
 from tests.faults.fronts import PATIENCE_S, PREDICT, Front
 
 ORIGIN: Final = "https://app.example"
@@ -80,24 +79,20 @@ def guarded_fronts(
     models = folder / "models"
     for name in ("numbers", "amounts"):
         shutil.copytree(repository / name, models / name)
-    with ExitStack() as stack:
-        found: dict[str, tuple[Running, Path, int | None]] = {}
-        for name, arguments in SERVERS.items():
-            keys = folder / f"{name}.json"
-            write_keys(keys, *NAMES)
-            grpc_port = free_port() if name == "uvicorn" else None
-            running = stack.enter_context(
-                tandem_serve(
-                    *arguments,
-                    *("--models", str(models), "--default-model", "numbers", "--model-control"),
-                    *("--keys", str(keys), "--cors-origin", ORIGIN, "--trusted-proxy", PROXY),
-                    *(("--grpc-port", str(grpc_port)) if grpc_port is not None else ()),
-                    log=folder / name,
-                    environment={"TANDEM_WRONG_KEYS_LIMIT": f"{WRONG_KEYS}/day"},
-                )
-            )
-            found[name] = running, keys, grpc_port
-        yield found
+    grpc_ports = {name: free_port() if name == "uvicorn" else None for name in SERVERS}
+    starts = {}
+    for name, arguments in SERVERS.items():
+        write_keys(folder / f"{name}.json", *NAMES)
+        starts[name] = tandem_serve(
+            *arguments,
+            *("--models", str(models), "--default-model", "numbers", "--model-control"),
+            *("--keys", str(folder / f"{name}.json"), "--cors-origin", ORIGIN, "--trusted-proxy", PROXY),
+            *(() if (port := grpc_ports[name]) is None else ("--grpc-port", str(port))),
+            log=folder / name,
+            environment={"TANDEM_WRONG_KEYS_LIMIT": f"{WRONG_KEYS}/day"},
+        )
+    with side_by_side(starts) as started:
+        yield {name: (running, folder / f"{name}.json", grpc_ports[name]) for name, running in started.items()}
 
 
 @pytest.fixture(params=SERVERS)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from benchmarks.processes import cpu_seconds
-from benchmarks.restarts import export_model
+from benchmarks.restarts import export_model, wait_for_workers
 from tests.conformance.servers import CLIENT, SERVERS, TANDEM, UNTRIED, Running, eventually, running, tandem_serve
 from tests.faults.cases import Came, fault
 from tests.faults.deadly import POISON, Deadly
@@ -163,16 +163,18 @@ def test_a_request_that_kills_its_worker_is_not_replayed(front: str, tmp_path: P
     export(Deadly(str(tmp_path)).fit(X), X, name="deadly", repository=tmp_path / "models")
     arguments = (*SERVERS[front], "--models", str(tmp_path / "models"), "--trust", "tests.faults.deadly.Deadly")
     with tandem_serve(*arguments, "--workers", "2", log=tmp_path / "log", environment=UNTRIED) as service:
+        wait_for_workers(service.process.pid, service.port, 2)
         eventually(lambda: answered(service, 10), "both workers to have loaded")
 
         with pytest.raises(httpx.TransportError):
             CLIENT.post(f"{service.url}/predict", json={"x0": POISON, "x1": 0.0})
         answers = eventually(lambda: answered(service, 10), "ten answers in a row")
-        killed = len(list(tmp_path.glob("killed-*")))
+        killed = [int(path.name.removeprefix("killed-")) for path in tmp_path.glob("killed-*")]
+        wait_for_workers(service.process.pid, service.port, 2, without=killed[0])
         is_supervised = service.process.poll() is None
 
-    came("closed", f"asked {killed} time", f"then {answers} answers")
-    assert (killed, is_supervised) == (1, True)
+    came("closed", f"asked {len(killed)} time", f"then {answers} answers")
+    assert (len(killed), is_supervised) == (1, True)
 
 
 def answered(service: Running, times: int) -> int | None:

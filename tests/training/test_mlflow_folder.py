@@ -302,25 +302,26 @@ def test_what_mlflow_writes_is_exported_by_its_own_example(saved: Path, tmp_path
     Loader()(find_version(tmp_path, form, 1))
 
 
-@pytest.mark.parametrize("kind", ["mixed", "numbers", "texts"])
-def test_mlflow_loads_and_asks_what_is_written(tmp_path: Path, kind: str) -> None:
-    clients.environment("mlflow")
+@clients.needs("mlflow")
+def test_mlflow_loads_and_asks_what_is_written(tmp_path: Path) -> None:
     samples: dict[str, tuple[Any, Any]] = {
         "mixed": (mixed(), TABLE),
         "numbers": (LogisticRegression().fit(NUMBERS, [0, 1] * 6), NUMBERS),
         "texts": text_model(),
     }
-    estimator, sample = samples[kind]
-    export(estimator, sample, name=kind, repository=tmp_path)
+    for kind, (estimator, sample) in samples.items():
+        export(estimator, sample, name=kind, repository=tmp_path)
+        write_mlflow(find_version(tmp_path, kind, 1), tmp_path / f"{kind}-out")
+    folders = [tmp_path / f"{kind}-out" for kind in samples]
 
-    write_mlflow(find_version(tmp_path, kind, 1), tmp_path / "out")
-    told = clients.ask("mlflow", "mlflow_load.py", str(tmp_path / "out"), questions=None)
+    answers = clients.ask("mlflow", "mlflow_load.py", *map(str, folders), questions=None)
 
-    rows = json.loads((tmp_path / "out" / "input_example.json").read_text())
-    own = estimator.predict(read_mlflow(tmp_path / "out")[1]).tolist()
-    assert told["loaded"] == told["served"] == own
-    assert len(own) == len(rows["data"] if isinstance(rows, dict) else rows)
-    assert told["inputs"]
+    for told, folder, (estimator, _) in zip(answers, folders, samples.values(), strict=True):
+        rows = json.loads((folder / "input_example.json").read_text())
+        own = estimator.predict(read_mlflow(folder)[1]).tolist()
+        assert told["loaded"] == told["served"] == own
+        assert len(own) == len(rows["data"] if isinstance(rows, dict) else rows)
+        assert told["inputs"]
 
 
 def text_model() -> tuple[Any, Any]:
