@@ -6,13 +6,14 @@ cost less than tying all tests of the corpus to one worker.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.conformance.corpus import MAX_BODY_BYTES
-from tests.conformance.servers import SERVERS, Running, side_by_side, tandem_serve
+from tests.conformance.servers import SERVERS, Running, free_port, side_by_side, tandem_serve
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +33,35 @@ def servers(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         }
     ) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def with_documented(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The models of the corpus, and those of TensorFlow Serving's documentation."""
+    from tests.conformance.models import export_documented
+
+    folder = tmp_path_factory.mktemp("documented") / "models"
+    shutil.copytree(repository, folder)
+    export_documented(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def estimators(
+    with_documented: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Mapping[str, tuple[Running, int]]]:
+    """One server of each kind that asks the estimators alone, so that answers are theirs to the last bit; its gRPC."""
+    logs = tmp_path_factory.mktemp("estimators")
+    ports = {name: free_port() for name in SERVERS}
+    with side_by_side(
+        {
+            name: tandem_serve(
+                *arguments,
+                *("--models", str(with_documented), "--default-model", "numbers", "--engine", "estimator"),
+                *("--trust", "tests.conformance.models.days", "--grpc-port", str(ports[name])),
+                log=logs / name,
+            )
+            for name, arguments in SERVERS.items()
+        }
+    ) as started:
+        yield {name: (running, ports[name]) for name, running in started.items()}

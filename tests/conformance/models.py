@@ -67,6 +67,15 @@ def export_models(repository: Path) -> None:
     promote(repository, "versions", 1, "old")
 
 
+def export_documented(repository: Path) -> None:
+    """The models of TensorFlow Serving's documentation."""
+    x = pd.DataFrame({"x": np.arange(8.0)})
+    for name, constant in (("half_plus_two", 2), ("half_plus_three", 3)):
+        line = LinearRegression().fit(x, x["x"])
+        line.coef_, line.intercept_ = np.array([0.5]), float(constant)  # exactly, which fitting is not
+        export(line, x, name=name, repository=repository)
+
+
 def mixed_table() -> pd.DataFrame:
     """A column of each kind, most of them with holes."""
     random = np.random.RandomState(1)

@@ -8,7 +8,7 @@ import struct
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,21 +75,15 @@ def expected(repository: Path) -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="module", params=SERVERS)
+def address(request: pytest.FixtureRequest, estimators: Mapping[str, tuple[Running, int]]) -> str:
+    return f"127.0.0.1:{estimators[request.param][1]}"
+
+
 @pytest.fixture(scope="module")
-def addresses(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
-    """One server of each kind that computes with the estimators alone, so that each answer must equal their own."""
-    logs = tmp_path_factory.mktemp("logs")
-    arguments = ("--models", str(repository), "--engine", "estimator", "--trust", "tests.conformance.models.days")
-    with ExitStack() as stack:
-        yield {
-            name: stack.enter_context(served(*of_server, *arguments, log=logs / name))[1]
-            for name, of_server in SERVERS.items()
-        }
-
-
-@pytest.fixture(params=SERVERS)
-def address(request: pytest.FixtureRequest, addresses: Mapping[str, str]) -> str:
-    return addresses[request.param]
+def told_triton(address: str) -> Any:
+    """What Triton's client prints of this server."""
+    return clients.ask("triton", "triton_grpc.py", address, questions=ASKED)
 
 
 def request_of(question: Question, *, is_raw: bool) -> Any:
@@ -146,8 +140,8 @@ def test_answers_equal_the_estimators_own(
     assert plain(response, is_raw=is_raw) == expected[question.model]
 
 
-def test_tritonclient_is_answered(address: str, expected: dict[str, Any]) -> None:
-    told = clients.ask("triton", "triton_grpc.py", address, questions=ASKED)
+def test_tritonclient_is_answered(told_triton: Any, expected: dict[str, Any]) -> None:
+    told = told_triton
 
     for way in ("chosen", "gzip"):
         assert told[way] == expected, way
@@ -168,8 +162,8 @@ def test_tritonclient_is_answered(address: str, expected: dict[str, Any]) -> Non
     }
 
 
-def test_tritonclient_finds_in_metadata_and_configuration_what_to_send(address: str) -> None:
-    told = clients.ask("triton", "triton_grpc.py", address, questions=ASKED)
+def test_tritonclient_finds_in_metadata_and_configuration_what_to_send(told_triton: Any) -> None:
+    told = told_triton
 
     for question in QUESTIONS:
         sent = [(one["datatype"], [-1, *one["shape"][1:]]) for one in question.asked()["inputs"]]

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,15 +18,13 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.linear_model import LinearRegression
 
 from service.protocols.protos import tensorflow_serving_pb as pb
 from service.protocols.v1.tensors import read_tensor, write_tensor
 from service.protocols.v2.tensors import Tensor, datatype_of
 from tests.conformance.exact import answer, exact
 from tests.conformance.models import mixed_table
-from tests.conformance.servers import CLIENT, SERVERS, Running, free_port, tandem_serve
-from training.export import export
+from tests.conformance.servers import CLIENT, SERVERS, Running
 
 CLIENTS: Final = Path(__file__).parents[1] / "clients"
 NUMBERS: Final = np.random.RandomState(7).normal(size=(5, 4))
@@ -62,26 +59,14 @@ class Both:
         return json.loads(reply.content)
 
 
-@pytest.fixture(scope="module")
-def served(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The models of the corpus, and those of TensorFlow Serving's documentation."""
-    folder = tmp_path_factory.mktemp("v1") / "models"
-    shutil.copytree(repository, folder)
-    x = pd.DataFrame({"x": np.arange(8.0)})
-    for name, constant in (("half_plus_two", 2), ("half_plus_three", 3)):
-        line = LinearRegression().fit(x, x["x"])
-        line.coef_, line.intercept_ = np.array([0.5]), float(constant)  # exactly, which fitting is not
-        export(line, x, name=name, repository=folder)
-    return folder
+@pytest.fixture
+def served(with_documented: Path) -> Path:
+    return with_documented
 
 
-@pytest.fixture(scope="module", params=SERVERS)
-def server(request: pytest.FixtureRequest, served: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
-    port = free_port()
-    arguments = (*SERVERS[request.param], "--models", str(served), "--engine", "estimator")
-    more = ("--trust", "tests.conformance.models.days", "--grpc-port", str(port))
-    with tandem_serve(*arguments, *more, log=tmp_path_factory.mktemp("logs") / request.param) as running:
-        yield Both(running, port)
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest, estimators: Mapping[str, tuple[Running, int]]) -> Both:
+    return Both(*estimators[request.param])
 
 
 # -- what the documentation of TensorFlow Serving shows -------------------------------------------

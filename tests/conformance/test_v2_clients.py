@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +20,7 @@ import pytest
 from service.protocols.v2.rest import EXTENSIONS
 from tests.conformance import clients
 from tests.conformance.models import TEXTS, mixed_table
-from tests.conformance.servers import CLIENT, SERVERS, Running, tandem_serve
+from tests.conformance.servers import CLIENT, SERVERS, Running
 
 N_ROWS: Final = 5
 NUMBERS: Final = np.random.RandomState(7).normal(size=(N_ROWS, 4))
@@ -115,32 +114,20 @@ def expected(repository: Path) -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="module", params=SERVERS)
+def server(request: pytest.FixtureRequest, estimators: Mapping[str, tuple[Running, int]]) -> Running:
+    return estimators[request.param][0]
+
+
 @pytest.fixture(scope="module")
-def estimators(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Running]]:
-    """One server of each kind that computes with the estimators alone."""
-    logs = tmp_path_factory.mktemp("logs")
-    with ExitStack() as stack:
-        yield {
-            name: stack.enter_context(
-                tandem_serve(
-                    *arguments,
-                    *("--models", str(repository), "--engine", "estimator"),
-                    *("--trust", "tests.conformance.models.days"),
-                    log=logs / name,
-                )
-            )
-            for name, arguments in SERVERS.items()
-        }
-
-
-@pytest.fixture(params=SERVERS)
-def server(request: pytest.FixtureRequest, estimators: Mapping[str, Running]) -> Running:
-    return estimators[request.param]
+def told_triton(server: Running) -> Any:
+    """What Triton's client prints of this server."""
+    return clients.ask("triton", "triton_http.py", f"127.0.0.1:{server.port}", questions=ASKED)
 
 
 @clients.needs("triton")
-def test_tritonclient_is_answered_whatever_it_sends_and_wants(server: Running, expected: dict[str, Any]) -> None:
-    told = clients.ask("triton", "triton_http.py", f"127.0.0.1:{server.port}", questions=ASKED)
+def test_tritonclient_is_answered_whatever_it_sends_and_wants(told_triton: Any, expected: dict[str, Any]) -> None:
+    told = told_triton
 
     for way in ("binary", "JSON", "gzip", "deflate"):
         assert told[way] == expected, way
@@ -157,8 +144,8 @@ def test_tritonclient_is_answered_whatever_it_sends_and_wants(server: Running, e
 
 
 @clients.needs("triton")
-def test_tritonclient_finds_in_the_metadata_what_to_send(server: Running, expected: dict[str, Any]) -> None:
-    metadata = clients.ask("triton", "triton_http.py", f"127.0.0.1:{server.port}", questions=ASKED)["metadata"]
+def test_tritonclient_finds_in_the_metadata_what_to_send(told_triton: Any, expected: dict[str, Any]) -> None:
+    metadata = told_triton["metadata"]
 
     for question in QUESTIONS:
         about = metadata[question.model]
@@ -188,10 +175,15 @@ def test_codecs_of_mlserver_are_understood_and_understand(server: Running, expec
 
 
 @clients.needs("mlserver")
-@pytest.mark.parametrize(("batch_size", "options"), [(1, []), (2, []), (2, ["--binary-data"])])
+@pytest.mark.parametrize(
+    ("name", "batch_size", "options"), [("uvicorn", 1, []), ("granian", 2, []), ("gunicorn", 2, ["--binary-data"])]
+)
 def test_infer_command_of_mlserver_is_answered(
-    batch_size: int, options: list[str], server: Running, repository: Path, tmp_path: Path
-) -> None:
+    name: str, batch_size: int, options: list[str], estimators: Mapping[str, tuple[Running, int]],
+    repository: Path, tmp_path: Path,
+) -> None:  # fmt: skip
+    """A way of asking at each server in turn: the command starts for seconds, and the codecs ask every server."""
+    server, _ = estimators[name]
     command = clients.environment("mlserver") / "bin" / "mlserver"
     asked, told = tmp_path / "asked.jsonl", tmp_path / "told.jsonl"
     outputs = [{"name": "predict"}, {"name": "predict_proba"}]
