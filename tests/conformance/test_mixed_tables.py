@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +11,7 @@ import pytest
 
 from tests.conformance.exact import answer, exact, replied
 from tests.conformance.mixed import Mirror, boosted, cell, linear, table
-from tests.conformance.servers import CLIENT, SERVERS, Running, tandem_serve
+from tests.conformance.servers import CLIENT, SERVERS, Running, side_by_side, tandem_serve
 from training.export import export
 
 # Histogram boosting checks columns of categories with a partial of check_array.
@@ -49,18 +48,18 @@ def servers(models: Mapping[str, Model], tmp_path_factory: Any) -> Iterator[Mapp
     folder: Path = tmp_path_factory.mktemp("mixed")
     for model in models.values():
         export(model.estimator, model.rows, name=model.name, repository=folder / "models")
-    with ExitStack() as stack:
-        yield {
-            name: stack.enter_context(
-                tandem_serve(
-                    *SERVERS[name],
-                    *("--models", str(folder / "models"), "--engine", "estimator"),
-                    log=folder / name,
-                    environment={"TANDEM_TRUST": ",".join(TRUSTED)},
-                )
+    with side_by_side(
+        {
+            name: tandem_serve(
+                *SERVERS[name],
+                *("--models", str(folder / "models"), "--engine", "estimator"),
+                log=folder / name,
+                environment={"TANDEM_TRUST": ",".join(TRUSTED)},
             )
             for name in ("uvicorn", "granian")
         }
+    ) as started:
+        yield started
 
 
 def ask(server: Running, model: Model, body: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from tests.conformance.servers import SERVERS, Running, eventually, tandem_serve
+from tests.conformance.servers import SERVERS, Running, eventually, side_by_side, tandem_serve
 from tests.conformance.wire import request
 from tests.faults.cases import Came, fault
 from tests.faults.framing import post
@@ -38,11 +38,13 @@ def impatient(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         "TANDEM_MAX_CONNECTIONS": str(CONNECTIONS),
     }
     models = ("--models", str(folder / "models"))
-    with ExitStack() as stack:
-        yield {
-            name: stack.enter_context(tandem_serve(*arguments, *models, log=folder / name, environment=environment))
+    with side_by_side(
+        {
+            name: tandem_serve(*arguments, *models, log=folder / name, environment=environment)
             for name, arguments in SERVERS.items()
         }
+    ) as started:
+        yield started
 
 
 @pytest.fixture(params=SERVERS)

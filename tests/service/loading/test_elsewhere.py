@@ -8,6 +8,8 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +54,33 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def process(request: pytest.FixtureRequest) -> Iterator[DeviceProcess]:
-    process = DeviceProcess(getattr(request, "param", OPENER), first_pause_s=0.01)
+@contextmanager
+def _started(opener: str) -> Iterator[DeviceProcess]:
+    process = DeviceProcess(opener, first_pause_s=0.01)
     process.start()
     assert process.wait_until_ready(_PATIENCE_S)
     yield process
     process.close()
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Callable[[str], DeviceProcess]]:
+    """One process for each opener: it takes two seconds to start."""
+    with ExitStack() as stack:
+        yield cache(lambda opener: stack.enter_context(_started(opener)))
+
+
+@pytest.fixture
+def process(request: pytest.FixtureRequest, shared: Callable[[str], DeviceProcess]) -> DeviceProcess:
+    """Shared with other tests: leave it as it was."""
+    return shared(getattr(request, "param", OPENER))
+
+
+@pytest.fixture
+def own_process(request: pytest.FixtureRequest) -> Iterator[DeviceProcess]:
+    """For a test that ends it."""
+    with _started(getattr(request, "param", OPENER)) as process:
+        yield process
 
 
 @pytest.fixture
@@ -96,15 +118,15 @@ def test_isolated_model_answers_with_its_own_numbers(process: DeviceProcess, loa
 
 @fault("B13", sent="kill -9 of the process of an isolated model", expected="its requests 503 at once; it comes back")
 def test_isolated_model_that_crashes_fails_its_requests_at_once_and_comes_back(
-    process: DeviceProcess, load: Any
+    own_process: DeviceProcess, load: Any
 ) -> None:
-    checked = load(Elsewhere(apart=DeviceClient(process.path), isolated=["*"]))
+    checked = load(Elsewhere(apart=DeviceClient(own_process.path), isolated=["*"]))
 
-    _kill(process)
+    _kill(own_process)
     with pytest.raises(Unavailable):
         _ask_until_it_fails(checked)
 
-    assert process.wait_for_restart(1, _PATIENCE_S)
+    assert own_process.wait_for_restart(1, _PATIENCE_S)
     assert np.array_equal(_until_it_answers(checked), _FOREST.predict_proba(_X))
 
 
@@ -170,20 +192,20 @@ def test_engine_on_the_device_is_one_more_option_with_its_own_cost(process: Devi
 
 
 @fault("G03", sent="the device's process gone", expected="the CPU answers")
-@pytest.mark.parametrize("process", [_ON_A_DEVICE], indirect=True)
-def test_while_the_device_is_away_the_cpu_answers(process: DeviceProcess, load: Any) -> None:
-    checked = load(Elsewhere(gpu=DeviceClient(process.path)), engine="nvforest")
+@pytest.mark.parametrize("own_process", [_ON_A_DEVICE], indirect=True)
+def test_while_the_device_is_away_the_cpu_answers(own_process: DeviceProcess, load: Any) -> None:
+    checked = load(Elsewhere(gpu=DeviceClient(own_process.path)), engine="nvforest")
 
-    _kill(process)
+    _kill(own_process)
     answers = [_asked(checked) for _ in range(50)]
 
     assert all(np.array_equal(answer, _FOREST.predict_proba(_X)) for answer in answers)
 
 
-@pytest.mark.parametrize("process", [_ON_A_DEVICE], indirect=True)
-def test_where_only_the_device_may_answer_its_absence_is_told(process: DeviceProcess, load: Any) -> None:
-    checked = load(Elsewhere(gpu=DeviceClient(process.path), is_strict=True), engine="nvforest")
-    process.close()
+@pytest.mark.parametrize("own_process", [_ON_A_DEVICE], indirect=True)
+def test_where_only_the_device_may_answer_its_absence_is_told(own_process: DeviceProcess, load: Any) -> None:
+    checked = load(Elsewhere(gpu=DeviceClient(own_process.path), is_strict=True), engine="nvforest")
+    own_process.close()
 
     with pytest.raises(Unavailable):
         _ask_until_it_fails(checked)
@@ -199,20 +221,20 @@ def test_engine_that_does_not_open_on_the_device_is_dropped_and_the_cpu_serves(
     assert [drop.name for drop in checked.dropped if "nvforest cannot open it" in drop.reason] == ["nvforest"]
 
 
-@pytest.mark.parametrize("process", [_WORSE_AFTER_A_RESTART], indirect=True)
+@pytest.mark.parametrize("own_process", [_WORSE_AFTER_A_RESTART], indirect=True)
 def test_engine_that_was_exact_must_be_so_after_a_restart_too(
-    process: DeviceProcess, models: Path, tmp_path: Path
+    own_process: DeviceProcess, models: Path, tmp_path: Path
 ) -> None:
     found = Folder(Path(shutil.copytree(models, tmp_path / "models"))).scan().versions["forest"][1]
     manifest = read_manifest(found.path, found.name, found.version)
     golden = read_golden((found.path / GOLDEN).read_bytes(), manifest.signature)
     rules = {"trust": [], "allow_version_mismatch": False, "allow_shared_files": False, "rules": {"fidelity": "close"}}
-    (trial,) = Elsewhere(gpu=DeviceClient(process.path)).on_gpu(found, manifest, golden, rules)
+    (trial,) = Elsewhere(gpu=DeviceClient(own_process.path)).on_gpu(found, manifest, golden, rules)
     assert trial.option is not None and isinstance(trial.option.engine, RemoteEngine)
     assert "predict_proba" in trial.option.exact
 
-    _kill(process)
-    assert process.wait_for_restart(1, _PATIENCE_S)
+    _kill(own_process)
+    assert own_process.wait_for_restart(1, _PATIENCE_S)
 
     with pytest.raises(GoldenDisagrees, match=r"forest/1: predict_.* where .* was recorded"):
         trial.option.engine.open()
