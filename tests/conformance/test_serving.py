@@ -39,10 +39,10 @@ ROW: Final = {"x0": 1.0, "x1": 1.0}
 X: Final = np.random.RandomState(0).normal(size=(20, 2))
 
 
-def publish(repository: Path, factor: int) -> Path:
+def publish(repository: Path, factor: int, name: str = "line") -> Path:
     """A version whose answer to ROW is about `factor`."""
     estimator = LinearRegression().fit(X, X[:, 0] * factor)
-    return export(estimator, X, name="line", repository=repository).path
+    return export(estimator, X, name=name, repository=repository).path
 
 
 @pytest.fixture
@@ -55,9 +55,9 @@ def ask(url: str, path: str = "/models/line/predict") -> httpx.Response:
     return CLIENT.post(f"{url}{path}", json=ROW)
 
 
-def model(url: str) -> dict[str, Any]:
+def model(url: str, name: str) -> dict[str, Any]:
     listed: list[dict[str, Any]] = CLIENT.get(f"{url}/models").json()["models"]
-    return next((one for one in listed if one["name"] == "line"), {})
+    return next((one for one in listed if one["name"] == name), {})
 
 
 @contextmanager
@@ -104,35 +104,52 @@ def test_a_new_version_is_served_without_one_failed_request(server: str, reposit
     assert list(dict.fromkeys(seen)) == [(200, 1), (200, 2)]
 
 
-def test_a_corrupt_version_is_reported_and_the_old_one_serves_on(repository: Path, tmp_path: Path) -> None:
-    with tandem_serve("--models", str(repository), log=tmp_path / "log", environment=POLL) as service:
-        draft = tmp_path / "draft"
-        shutil.copytree(publish(tmp_path / "elsewhere", 9), draft)
-        manifest, estimator = draft / "manifest.json", draft / "model.joblib"
-        manifest.write_text(manifest.read_text().replace('"version": 1', '"version": 2'))
-        content = bytearray(estimator.read_bytes())
-        content[len(content) // 2] ^= 1
-        estimator.write_bytes(content)
-        draft.rename(repository / "line" / "2")
-
-        told = eventually(lambda: model(service.url).get("reasons"), "a reason")
-
-        assert list(told) == ["2"] and "model.joblib" in told["2"]
-        assert ask(service.url).json()["version"] == 1
-        assert ask(service.url, "/models/line/versions/2/predict").status_code == 404
+@pytest.fixture(scope="module")
+def following(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A service, by its URL, and the folder that it follows: each test has a model of its own in it."""
+    folder = tmp_path_factory.mktemp("following")
+    (folder / "models").mkdir()
+    with tandem_serve("--models", str(folder / "models"), log=folder / "log", environment=POLL) as service:
+        yield service.url, folder / "models"
 
 
-def test_promote_moves_the_label_and_rolls_it_back(repository: Path, tmp_path: Path) -> None:
-    publish(repository, 2)
-    with tandem_serve("--models", str(repository), log=tmp_path / "log", environment=POLL) as service:
-        for version in (1, 2, 1):
-            told = tandem("promote", "line", str(version), "--models", str(repository))
+def published(url: str, folder: Path, name: str, versions: int) -> None:
+    """So many versions of the model, and the service has seen them."""
+    for factor in range(1, versions + 1):
+        publish(folder, factor, name)
+    eventually(lambda: len(model(url, name).get("versions", [])) == versions, "the versions to be there")
 
-            assert told.returncode == 0 and f"line: stable is version {version}" in told.stdout
-            eventually(lambda v=version: model(service.url)["labels"] == {"stable": v}, "the label")  # type: ignore[misc]
-            assert ask(service.url).json()["version"] == version
-            assert ask(service.url, "/models/line/labels/stable/predict").json()["version"] == version
-            assert ask(service.url, "/models/line/versions/2/predict").json()["version"] == 2
+
+def test_a_corrupt_version_is_reported_and_the_old_one_serves_on(following: tuple[str, Path], tmp_path: Path) -> None:
+    url, folder = following
+    published(url, folder, "torn", 1)
+    draft = tmp_path / "draft"
+    shutil.copytree(publish(tmp_path / "elsewhere", 9, "torn"), draft)
+    manifest, estimator = draft / "manifest.json", draft / "model.joblib"
+    manifest.write_text(manifest.read_text().replace('"version": 1', '"version": 2'))
+    content = bytearray(estimator.read_bytes())
+    content[len(content) // 2] ^= 1
+    estimator.write_bytes(content)
+    draft.rename(folder / "torn" / "2")
+
+    told = eventually(lambda: model(url, "torn").get("reasons"), "a reason")
+
+    assert list(told) == ["2"] and "model.joblib" in told["2"]
+    assert ask(url, "/models/torn/predict").json()["version"] == 1
+    assert ask(url, "/models/torn/versions/2/predict").status_code == 404
+
+
+def test_promote_moves_the_label_and_rolls_it_back(following: tuple[str, Path]) -> None:
+    url, folder = following
+    published(url, folder, "moved", 2)
+    for version in (1, 2, 1):
+        told = tandem("promote", "moved", str(version), "--models", str(folder))
+
+        assert told.returncode == 0 and f"moved: stable is version {version}" in told.stdout
+        eventually(lambda v=version: model(url, "moved")["labels"] == {"stable": v}, "the label")  # type: ignore[misc]
+        assert ask(url, "/models/moved/predict").json()["version"] == version
+        assert ask(url, "/models/moved/labels/stable/predict").json()["version"] == version
+        assert ask(url, "/models/moved/versions/2/predict").json()["version"] == 2
 
 
 def test_promote_to_a_version_that_is_not_there_says_which_are(repository: Path) -> None:
@@ -142,16 +159,16 @@ def test_promote_to_a_version_that_is_not_there_says_which_are(repository: Path)
     assert told.stderr == "Error: model 'line' has no version 7; it has 1\n"
 
 
-def test_a_deleted_version_is_let_go(repository: Path, tmp_path: Path) -> None:
-    publish(repository, 2)
-    with tandem_serve("--models", str(repository), log=tmp_path / "log", environment=POLL) as service:
-        assert ask(service.url).json()["version"] == 2
+def test_a_deleted_version_is_let_go(following: tuple[str, Path]) -> None:
+    url, folder = following
+    published(url, folder, "gone", 2)
+    assert ask(url, "/models/gone/predict").json()["version"] == 2
 
-        shutil.rmtree(repository / "line" / "2")
+    shutil.rmtree(folder / "gone" / "2")
 
-        eventually(lambda: model(service.url)["versions"] == [1], "version 2 to go")
-        assert ask(service.url).json()["version"] == 1
-        assert ask(service.url, "/models/line/versions/2/predict").status_code == 404
+    eventually(lambda: model(url, "gone")["versions"] == [1], "version 2 to go")
+    assert ask(url, "/models/gone/predict").json()["version"] == 1
+    assert ask(url, "/models/gone/versions/2/predict").status_code == 404
 
 
 # -- processes -----------------------------------------------------------------------------------
@@ -207,14 +224,6 @@ def test_sigterm_under_load_cuts_no_reply(server: str, repository: Path, tmp_pat
     closed = {httpx.ConnectError, httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError}
     assert set(kinds) - closed == {(200, 1)}
     assert not any("peer closed connection without sending complete" in str(one) for one in seen)
-
-
-@pytest.mark.parametrize("server", SERVERS)
-def test_two_workers_answer(server: str, repository: Path, tmp_path: Path) -> None:
-    with tandem_serve(*SERVERS[server], "--models", str(repository), "--workers", "2", log=tmp_path / "log") as service:
-        statuses = [eventually(lambda: answered(service), "an answer") for _ in range(10)]
-
-    assert statuses == [200] * 10
 
 
 def answered(service: Running) -> int | None:
