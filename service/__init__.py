@@ -2,8 +2,9 @@
 
 `service` never imports `training`. Inside, `core` imports nothing of ours;
 `repository`, `runtimes`, `scheduling`, `guards` and `observability` import `core`
-only, and `protocols` `guards` beside it; `loading`, `server` and `assembly` compose them; `entrypoints` is the
-only place that knows a web framework. `tests/test_architecture.py` holds this.
+only, and `protocols` `guards` beside it; `generation` asks a language model that runs
+elsewhere; `loading`, `server` and `assembly` compose them; `entrypoints` is the only place
+that knows a web framework. `tests/test_architecture.py` holds this.
 """
 
 from importlib.metadata import version

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Final, Protocol
 
 from service.figures import Figures
+from service.generation.generator import Generator
 from service.guards.guard import guard_of
 from service.guards.places import Places
 from service.hosting import Hosts
@@ -88,7 +89,13 @@ class Tandem:
         self.server = ModelServer(self._catalog, self._watcher.ask, self.figures.scrape, settings.limits)
         self.guard = guard_of(settings.access)
         self.loop = EventLoop()
-        self.paths = by_path(settings.dialects, _chosen_routes(settings))
+        chosen = _chosen_routes(settings)
+        if (rules := settings.generation) is not None:
+            generator = Generator(rules, self.loop, self.figures.meter)
+            self.figures.show_generation(generator)
+            self.attach(generator)
+            chosen += generator.routes()
+        self.paths = by_path(settings.dialects, chosen)
         self.api = Api(
             self.server,
             max_body_bytes=settings.max_body_bytes,
@@ -220,7 +227,7 @@ class Tandem:
             merges=checked.merges,
             observer=self.figures.meter,
         )
-        return Loaded(checked.manifest, lane.submit, checked.example, checked.about, checked.close)
+        return Loaded(checked.manifest, lane.submit, checked.example, checked.about, checked.close, checked.merges)
 
 
 def sandbox_of(settings: Settings) -> Sandbox | None:

@@ -139,6 +139,13 @@ def tandem() -> None:
 @click.option(
     "--allow-anonymous", is_flag=True, default=None, help="Answer everybody beyond loopback, too, without keys."
 )
+@click.option(
+    "--upstream",
+    metavar="URL",
+    help="A server of a language model that speaks OpenAI's protocol, such as http://127.0.0.1:11434/v1, for "
+    "/v1/generate, /v1/completions and /v1/chat/completions.",
+)
+@click.option("--upstream-model", metavar="NAME", help="The model to ask there.  [default: callers name one]")
 @click.option("--rate-limit", metavar="RATE", help="Requests of one caller, such as 100/minute; beyond it 429.")
 @click.option("--limit-store", metavar="URI", help="redis://… where processes and machines count requests together.")
 @click.option(
@@ -261,7 +268,7 @@ _KEYS: Final = click.option(
     "--scope",
     "scopes",
     multiple=True,
-    type=click.Choice(["predict", "metrics", "admin"]),
+    type=click.Choice(["predict", "generate", "metrics", "admin"]),
     default=["predict"],
     show_default=True,
     help="What it is good for. Repeatable.",

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from service import __version__
 from service.core.messages import UNLOADED
@@ -35,6 +35,16 @@ NOT_WELL: Final = "unavailable"
 LIVE: Final = "live"
 
 
+class Generating(Protocol):
+    """Makes texts by a language model; see `generation.generator`."""
+
+    @property
+    def under_way(self) -> int: ...
+
+    @property
+    def state(self) -> str: ...
+
+
 class Figures:
     """Starts and stops with the service.
 
@@ -49,8 +59,13 @@ class Figures:
         self._catalog = catalog
         self._admission = admission
         self._under_way = under_way
+        self._generator: Generating | None = None
         self._gpus = Gpus() if settings.device != "cpu" else None
         self._reporter = Reporter(self.meter, self._gauges, self._models, settings.metrics_folder)
+
+    def show_generation(self, generator: Generating) -> None:
+        """From now on it is shown what `generator` does."""
+        self._generator = generator
 
     def start(self) -> None:
         self._reporter.start()
@@ -128,7 +143,15 @@ class Figures:
             **{("tandem_model_versions", (state,)): float(count) for state, count in states.items()},
             **{("tandem_model_versions_failed", (code,)): float(count) for code, count in codes.items()},
             **(self._gpus.gauges() if self._gpus is not None else {}),
+            **(_of_generation(self._generator) if self._generator is not None else {}),
         }
+
+
+def _of_generation(generator: Generating) -> Gauges:
+    return {
+        ("tandem_generations_in_flight", ()): float(generator.under_way),
+        ("tandem_upstream_breaker", (generator.state,)): 1.0,
+    }
 
 
 def _outcome(status: int, error: BaseException | None) -> str:

@@ -18,6 +18,8 @@ from typing import Any, Final
 from service import __version__
 from service.core.errors import TandemError
 from service.entrypoints.servers import Binding
+from service.generation.address import allowed
+from service.generation.rules import key_of
 from service.guards.guard import guard_of
 from service.guards.hosts import LOOPBACK
 from service.loading.loader import Checked, Loader
@@ -89,6 +91,7 @@ def check_startable(settings: Settings, binding: Binding, *, is_container: bool 
             f"there is no folder {str(settings.models)!r}: export a model into it first "
             "(tandem train iris --name iris), or name another with --models"
         )
+    check_upstream(settings)
     check_address(binding.host, binding.port)
     if settings.grpc_port is not None:
         check_address(binding.host, settings.grpc_port)
@@ -108,6 +111,30 @@ def check_keys(settings: Settings) -> None:
     if file is not None and file.resolve().is_relative_to(settings.models.resolve()):
         raise CannotStart(
             f"{file} lies in the folder of models: whoever can write there could let old versions back in"
+        )
+
+
+def check_upstream(settings: Settings) -> None:
+    """
+    Raises:
+        CannotStart: the upstream is at an address that nothing may be asked at, or it is not known which key it wants.
+        UpstreamUnusable: its key cannot be read.
+    """
+    rules = settings.generation
+    if rules is None:
+        return
+    if settings.upstream_key is not None and settings.upstream_key_file is not None:
+        raise CannotStart("upstream_key and upstream_key_file are both there: the upstream wants one key")
+    key_of(rules.upstream)
+    address = rules.upstream.address
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except OSError:  # it may be known later, and is looked at again for each connection
+        return
+    if not allowed([str(one[0]) for *_, one in found], None):
+        raise CannotStart(
+            f"upstream: {address.host} has a link-local address, or another that must not be asked: from there clouds "
+            "hand out credentials"
         )
 
 

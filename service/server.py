@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from time import perf_counter
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from service.core.contracts import Served
 from service.core.deadline import NEVER, Deadline
-from service.core.futures import then
+from service.core.errors import Overloaded
+from service.core.futures import Done, then
 from service.core.limits import UNLIMITED, Limits
 from service.core.messages import InferReply, InferRequest, ModelSummary, Target
 from service.core.signature import Signature
 from service.core.table import Values
 from service.core.timing import UNKNOWN, Timing
 from service.repository.catalog import Catalog
-from service.repository.versions import Loaded
+from service.repository.versions import Lease, Loaded
 
 T = TypeVar("T")
+
+# How soon a request of a held version, for which the queue has no room, is tried again.
+ROOM_PAUSE_S: Final = 0.05
 
 
 class Ask(Protocol):
@@ -79,6 +85,13 @@ class ModelServer:
 
         return then(answer, reply)
 
+    def hold(self, target: Target, deadline: Deadline = NEVER) -> Held:
+        timing = deadline.timing or Timing()
+        timing.model = UNKNOWN
+        lease = self._catalog.lease(target)
+        timing.model, timing.version = lease.loaded.manifest.name, lease.loaded.manifest.version
+        return Held(lease, self._limits)
+
     def models(self) -> list[ModelSummary]:
         return self._catalog.summaries()
 
@@ -129,6 +142,72 @@ class ModelServer:
     def drain(self) -> None:
         """From now on the service is not ready; what was accepted is still answered."""
         self._is_draining = True
+
+
+class Held:
+    """Implements `core.contracts.HeldVersion`."""
+
+    def __init__(self, lease: Lease, limits: Limits) -> None:
+        self.served = _served(lease.loaded)
+        self.merges = lease.loaded.merges
+        self.max_rows = limits.max_rows(len(self.served.signature.columns))
+        self._lease: Lease | None = lease
+        self._submit = lease.loaded.submit
+        self._limits = limits
+        self._answer: Future[Any] = Done()
+
+    def infer(
+        self, request: InferRequest, deadline: Deadline = NEVER, *, may_block: bool = False
+    ) -> Future[InferReply]:
+        self._limits.check_rows(request.rows)
+        try:
+            self._answer = self._submit(request, deadline, may_block=may_block)
+        except Overloaded:
+            self._answer = self._when_there_is_room(request, deadline)
+        served, limits = self.served, self._limits
+
+        def reply(outputs: dict[str, Values]) -> InferReply:
+            limits.check_answer(outputs)
+            return InferReply(served.model, served.version, served.signature, outputs)
+
+        return then(self._answer, reply)
+
+    def _when_there_is_room(self, request: InferRequest, deadline: Deadline) -> Future[dict[str, Values]]:
+        answer: Future[dict[str, Values]] = Future()
+        answer.set_running_or_notify_cancel()
+
+        def ask() -> None:
+            try:
+                submitted = self._submit(request, deadline)
+            except Overloaded as error:
+                if deadline.is_over(time.monotonic() + ROOM_PAUSE_S):
+                    answer.set_exception(error)
+                else:
+                    later()
+            except BaseException as error:
+                answer.set_exception(error)
+            else:
+                submitted.add_done_callback(pass_on)
+
+        def pass_on(submitted: Future[dict[str, Values]]) -> None:
+            error = submitted.exception()
+            if error is None:
+                answer.set_result(submitted.result())
+            else:
+                answer.set_exception(error)
+
+        def later() -> None:
+            timer = threading.Timer(ROOM_PAUSE_S, ask)
+            timer.daemon = True
+            timer.start()
+
+        later()
+        return answer
+
+    def close(self) -> None:
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            self._answer.add_done_callback(lambda _: lease.release())
 
 
 def _served(loaded: Loaded) -> Served:

@@ -26,13 +26,14 @@ ALLOWED: Final = {
     "scheduling": {"core"},
     "guards": {"core"},
     "protocols": {"core", "guards"},
+    "generation": {"core", "protocols", "runtimes"},  # of the runtimes, their breaker
     "observability": {"core"},
-    "settings": {"core", "guards", "repository"},  # how rules and names to trust are spelt
+    "settings": {"core", "generation", "guards", "repository"},  # how rules and names to trust are spelt
     "loading": {"core", "protocols", "repository", "runtimes", "scheduling"},
     "server": {"core", "repository"},
     "assembly": {
-        "core", "figures", "guards", "hosting", "loading", "observability", "protocols", "repository", "runtimes",
-        "scheduling", "server", "settings",
+        "core", "figures", "generation", "guards", "hosting", "loading", "observability", "protocols", "repository",
+        "runtimes", "scheduling", "server", "settings",
     },
     "entrypoints": {"core", "assembly", "guards", "observability", "protocols", "settings"},
     "device": {"core", "observability", "runtimes", "scheduling"},
@@ -41,7 +42,7 @@ ALLOWED: Final = {
     "inspection": {"core", "loading", "repository"},
     "signatures": {"inspection", "repository"},  # commands
     "platforms": {"core", "repository"},  # what a version on disk looks like
-    "preflight": {"core", "entrypoints", "guards", "loading", "protocols", "repository", "settings"},
+    "preflight": {"core", "entrypoints", "generation", "guards", "loading", "protocols", "repository", "settings"},
     "cli": {
         "core", "entrypoints", "guards", "hosting", "inspection", "loading", "observability", "platforms", "preflight",
         "repository", "settings", "signatures",
@@ -52,7 +53,8 @@ FRAMEWORKS: Final = frozenset({"fastapi", "starlette", "uvicorn", "flask", "werk
 MODELS: Final = frozenset({"sklearn", "pandas", "scipy", "xgboost", "lightgbm", "joblib"})
 REPORTS: Final = frozenset({"matplotlib", "rich", "pyarrow", "jinja2"})
 GRPC: Final = frozenset({"grpc", "google"})  # which only a service with a port for it needs
-LOGGING: Final = (REPORTS | MODELS | GRPC) - {"rich"}
+CLIENTS: Final = frozenset({"httpcore", "httpx"})  # which only a service with a language model behind it needs
+LOGGING: Final = (REPORTS | MODELS | GRPC | CLIENTS) - {"rich"}
 
 
 def imports(module: str) -> Iterator[str]:
@@ -129,6 +131,7 @@ def test_entry_points_do_not_know_each_other() -> None:
         pytest.param(MODELS, ["runtimes"], id="libraries of models"),
         pytest.param({"onnxruntime", "nvforest", "cuml", "cupy"}, ["runtimes"], id="libraries that compute"),
         pytest.param({"grpc"}, ["entrypoints"], id="gRPC"),
+        pytest.param(CLIENTS, ["generation"], id="clients of HTTP"),
         pytest.param({"google"}, ["protocols"], id="protobuf"),
         pytest.param({"skl2onnx", "onnx"}, [], id="compilers"),
         pytest.param(REPORTS - {"pyarrow"}, [], id="libraries of reports"),

@@ -45,6 +45,38 @@ class Served:
     example: dict[str, Any]
 
 
+class HeldVersion(Protocol):
+    """One version that answers requests one after another, and stays loaded until `close`."""
+
+    @property
+    def served(self) -> Served: ...
+
+    @property
+    def merges(self) -> bool:
+        """Whether the answer to a row does not depend on the rows beside it."""
+        ...
+
+    @property
+    def max_rows(self) -> int:
+        """So many rows one request may have; at least 1."""
+        ...
+
+    def infer(
+        self, request: InferRequest, deadline: Deadline = NEVER, *, may_block: bool = False
+    ) -> Future[InferReply]:
+        """As `Server.infer`, of rows that are decoded. Where too much is waiting, it waits for room: the future fails
+        with Overloaded where there was none until the deadline.
+
+        Raises:
+            RequestTooLarge: more rows or values than a request may have.
+        """
+        ...
+
+    def close(self) -> None:
+        """What is being computed still has the version. May be called twice."""
+        ...
+
+
 class Server(Protocol):
     """What a protocol may ask of the service. Safe to call from any thread."""
 
@@ -66,6 +98,14 @@ class Server(Protocol):
             UnknownModel, UnknownVersion, UnknownLabel, Unavailable: nothing to ask.
             Overloaded: too much is waiting.
             Whatever `read` raises. What the engine raises is in the future.
+        """
+        ...
+
+    def hold(self, target: Target, deadline: Deadline = NEVER) -> HeldVersion:
+        """The version that `target` means now, for as long as the caller likes.
+
+        Raises:
+            UnknownModel, UnknownVersion, UnknownLabel, Unavailable: nothing to ask.
         """
         ...
 

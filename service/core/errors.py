@@ -11,6 +11,7 @@ of the server's inside (no paths, no tracebacks).
     │   │   └── UnsupportedCoding
     │   ├── NotAcceptable             no form of the answer is one that the caller takes
     │   ├── NotOffered                a part of a protocol that is not there
+    │   ├── UpgradeRequired           this path speaks WebSocket
     │   ├── Unauthenticated           nobody knows who asks
     │   ├── NotAllowed                what only the operator may do, or whom the operator lets
     │   ├── WrongHost                 the request was meant for somebody else
@@ -26,6 +27,7 @@ of the server's inside (no paths, no tracebacks).
     │   │   ├── RowsRefused           the estimator itself refused the rows
     │   │   ├── NotRepresentable      only the estimator could answer, and its file stays closed
     │   │   └── InvalidField          names the field of a request that is wrong
+    │   │       └── UnknownField
     ├── Unavailable                   trying again helps
     │   └── Overloaded                the queue is full
     ├── DeadlinePassed
@@ -117,6 +119,12 @@ class RateLimited(RequestError):
     def __init__(self, detail: str, retry_after_s: int) -> None:
         super().__init__(detail)
         self.retry_after_s = retry_after_s
+
+
+class UpgradeRequired(RequestError):
+    """An ordinary request where only a WebSocket begins."""
+
+    title = "Upgrade required"
 
 
 class NotOffered(RequestError):
@@ -298,11 +306,11 @@ class UnknownField(InvalidField):
     """The caller chose its name, so that the log does not have it."""
 
     def __init__(self, field: str, known: str) -> None:
-        super().__init__(field, known, "this one")
+        super().__init__(field, known, "a field of this name")
 
     @property
     def for_log(self) -> str:
-        return "a field that is not allowed"
+        return "a field of an unknown name"
 
 
 class Unavailable(TandemError):

@@ -26,6 +26,10 @@ class Limits:
         if rows * width > self.cells:
             raise RequestTooLarge(f"the request has {rows} x {width} values; one request may have {self.cells}")
 
+    def max_rows(self, width: int) -> int:
+        """Rows of `width` columns that one request may have; at least 1."""
+        return max(1, min(self.rows, self.cells // width))
+
     def check_answer(self, outputs: Mapping[str, Values]) -> None:
         """Raises ReplyTooLarge. Of texts only their places are counted."""
         size = sum(map(_size, outputs.values()))

@@ -12,6 +12,7 @@ from typing import Final
 from service.core.artefact_errors import NameInvalid, NameReserved
 
 _NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
+_FOREIGN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}", re.ASCII)
 _VERSION = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
 # What the paths of the service begin with: a model of such a name would be taken for a route by people and proxies.
@@ -25,6 +26,11 @@ RESERVED: Final = frozenset(
 
 def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
+
+
+def is_foreign_name(text: str) -> bool:
+    """Whether servers of language models may spell a model like that: `llama3.2:1b`, `org/Name-7B@main`."""
+    return _FOREIGN.fullmatch(text) is not None
 
 
 def check_name(text: str, what: str = "model name") -> str:

@@ -14,18 +14,21 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from enum import Enum, auto
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route as StarletteRoute
+from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
 from service.assembly import Tandem
 from service.core.deadline import Deadline
 from service.core.errors import RequestError
+from service.entrypoints.fastapi_socket import answer_handshake, refuse_handshake
 from service.entrypoints.fastapi_streams import write_duplex, write_stream
+from service.entrypoints.limits import LARGE_BYTES
 from service.entrypoints.worker import drain_when_told, share_interpreter
 from service.observability.logs import configure_logs
 from service.observability.stray import catch_strays
@@ -33,10 +36,6 @@ from service.protocols.api import Api, request_id
 from service.protocols.http import DuplexReply, HttpReply, HttpRequest, Reply, StreamReply, parse_query
 from service.protocols.route import Route, place, route_of
 from service.settings import Settings
-
-# Larger bodies are decoded on a thread: a megabyte of JSON takes some ten milliseconds, in which the event loop
-# would answer nobody.
-LARGE_BYTES: Final = 1024 * 1024
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -81,6 +80,8 @@ def create_router(settings: Settings | None = None, *, tandem: Tandem | None = N
         # An ASGI callable rather than a function: twice the requests per second, because nothing
         # is parsed that the core parses itself. Without methods, every method arrives here.
         router.routes.append(StarletteRoute(path, _Endpoint(service.api, methods), methods=[], include_in_schema=False))
+        if any(route.upgrades for route in methods.values()):
+            router.routes.append(WebSocketRoute(path, _Socket(service.api, methods)))
     return router
 
 
@@ -192,6 +193,21 @@ class _Endpoint:
         except ClientDisconnect:
             return self._api.cut_off(http)
         return None
+
+
+class _Socket:
+    """Where WebSockets begin."""
+
+    def __init__(self, api: Api, methods: Mapping[str, Route]) -> None:
+        self._api = api
+        self._methods = methods
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        http = _request({**scope, "method": "GET"})
+        place(http, self._methods)
+        if (refused := _misframed(self._api, http, scope)) is not None:
+            return await refuse_handshake(refused, send)
+        return await answer_handshake(self._api, self._methods, http, receive, send)
 
 
 def _misframed(api: Api, http: HttpRequest, scope: Scope) -> HttpReply | None:

@@ -17,7 +17,7 @@ async def write_stream(api: Api, http: HttpRequest, reply: StreamReply, receive:
 
     Where the caller is slow, `send` waits, and so does what makes the pieces.
     """
-    writing = asyncio.ensure_future(_write_pieces(reply, send))
+    writing = asyncio.ensure_future(_write_pieces(api, http, reply, send))
     leaving = asyncio.ensure_future(_left(receive))
     try:
         await asyncio.wait((writing, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -42,17 +42,21 @@ async def write_duplex(
         in_pieces()
     duplex = reply.duplex
     try:
+        # To ask for the body is what says 100 Continue, and only before an answer has begun.
+        message = await receive() if "expect" in http.headers else None
         await send(_start(reply))
         more = True
-        while more:
-            message = await receive()
+        while more and not duplex.is_over:
+            message = message or await receive()
             if message["type"] == "http.disconnect":
                 return api.gone(http)
             more = message.get("more_body", False)
             for answer in duplex.feed(message.get("body", b"")):
                 await _write(send, await _result(answer))
+            message = None
         for answer in duplex.finish():
             await _write(send, await _result(answer))
+        api.streamed(http, reply)  # before the end: whoever has that may ask again at once, and needs the place
         await send({"type": "http.response.body", "body": b""})
     finally:
         duplex.close()
@@ -60,13 +64,17 @@ async def write_duplex(
 
 
 async def _result(answer: Future[bytes]) -> bytes:
-    return answer.result() if answer.done() else await asyncio.wrap_future(answer)
+    if not answer.done():
+        return await asyncio.wrap_future(answer)
+    await asyncio.sleep(0)  # a body that is there already is answered without a pause: others have their turn
+    return answer.result()
 
 
-async def _write_pieces(reply: StreamReply, send: Send) -> None:
+async def _write_pieces(api: Api, http: HttpRequest, reply: StreamReply, send: Send) -> None:
     await send(_start(reply))
     async for piece in reply.pieces:
         await _write(send, piece)
+    api.streamed(http, reply)  # as above
     await send({"type": "http.response.body", "body": b""})
 
 

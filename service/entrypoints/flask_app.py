@@ -21,7 +21,9 @@ from werkzeug.wsgi import get_input_stream
 
 from service.assembly import Tandem
 from service.core.errors import RequestError
+from service.entrypoints.flask_socket import connection_of, converse
 from service.entrypoints.flask_streams import Streamed, streamed
+from service.entrypoints.limits import SocketLimits
 from service.entrypoints.seats import Seats
 from service.entrypoints.worker import drain_when_told, share_interpreter
 from service.observability.logs import configure_logs
@@ -29,6 +31,7 @@ from service.observability.stray import catch_strays
 from service.protocols.api import Api, request_id
 from service.protocols.http import HttpReply, HttpRequest, parse_query
 from service.protocols.route import Route, place, route_of
+from service.protocols.socket import has_socket, is_handshake, open_session
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -90,6 +93,15 @@ def create_blueprint(tandem: Tandem) -> Blueprint:
             methods=_METHODS,
             provide_automatic_options=False,
         )
+        if any(route.upgrades for route in methods.values()):
+            blueprint.add_url_rule(
+                path.replace("{", "<").replace("}", ">"),
+                endpoint=f"{_endpoint(path)}#socket",
+                view_func=_SocketView(tandem, methods),
+                websocket=True,
+                methods=("GET",),
+                provide_automatic_options=False,
+            )
     return blueprint
 
 
@@ -116,7 +128,8 @@ class _Direct:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         reply = self._reply(environ)
         if reply is None:
-            environ.pop("HTTP_UPGRADE", None)
+            if "HTTP_UPGRADE" in environ and not _begins_socket(environ):
+                del environ["HTTP_UPGRADE"]
             return self._others(environ, start_response)
         headers = [("Content-Type", reply.content_type), *reply.headers.items()]
         if isinstance(reply, HttpReply):
@@ -202,6 +215,43 @@ class _View:
             except TimeoutError:
                 return self._api.too_late(http)
         return reply if isinstance(reply, HttpReply) else streamed(self._api, http, reply, environ)
+
+
+class _SocketView:
+    """Where WebSockets begin. Returns when one is at its end."""
+
+    def __init__(self, tandem: Tandem, methods: Mapping[str, Route]) -> None:
+        self._api = tandem.api
+        self._limits = SocketLimits.of(tandem.settings)
+        self._methods = methods
+        self.__name__ = "tandem_socket"
+
+    def __call__(self, **path_params: str) -> Response:
+        environ = request.environ
+        http = _request(environ, request.path, path_params)
+        place(http, self._methods)
+        if (refused := _misframed(self._api, http, environ)) is not None:
+            return _response(refused)
+        connection = connection_of(environ)
+        if connection is None or not is_handshake(http.method, http.headers):
+            return _response(cast(HttpReply, self._api.answer(self._methods, http)))  # which says why not
+        opened = open_session(self._api, self._methods, http)
+        if isinstance(opened, HttpReply):
+            return _response(opened)
+        converse(opened, connection, http.headers["sec-websocket-key"], self._limits)
+        return _Written()
+
+
+class _Written(Response):
+    """All was written, to the connection itself."""
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        raise StopIteration  # gunicorn's word for closing the connection
+
+
+def _begins_socket(environ: WSGIEnvironment) -> bool:
+    path: str = environ["PATH_INFO"]
+    return has_socket(path) and is_handshake(environ["REQUEST_METHOD"], _request(environ, path).headers)
 
 
 def _has_body(environ: WSGIEnvironment) -> bool:

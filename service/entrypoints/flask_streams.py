@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Generator, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from service.core.errors import RequestError
+from service.core.futures import Done
 from service.entrypoints.limits import IN_PIECES
 from service.protocols.api import Api
 from service.protocols.http import DuplexReply, HttpRequest, StreamReply
@@ -52,6 +55,8 @@ class StreamBody:
             if piece:  # to some servers, an empty one is the end
                 return piece
         self._is_complete = True
+        # Before the server writes the end: whoever has it may ask again at once, and needs the place.
+        self._api.streamed(self._http, self._reply)
         raise StopIteration
 
     def close(self) -> None:
@@ -68,7 +73,9 @@ class DuplexBody:
         self._api = api
         self._http = http
         self._reply = reply
-        self._answers = _answers(reply, environ)
+        pieces = _body(environ)
+        # To read is what says 100 Continue, where the server has not said it by itself, and an answer has not begun.
+        self._answers = _answers(reply, _read_ahead(pieces) if "HTTP_EXPECT" in environ else pieces)
         self._is_complete = False
 
     def __iter__(self) -> Iterator[bytes]:
@@ -79,6 +86,7 @@ class DuplexBody:
             if answer:
                 return answer
         self._is_complete = True
+        self._api.streamed(self._http, self._reply)  # as above
         raise StopIteration
 
     def close(self) -> None:
@@ -89,17 +97,29 @@ class DuplexBody:
         self._api.streamed(self._http, self._reply)
 
 
-def _answers(reply: DuplexReply, environ: WSGIEnvironment) -> Generator[bytes, None, None]:
+def _answers(reply: DuplexReply, pieces: Iterator[bytes]) -> Generator[bytes, None, None]:
     """Raises ConnectionResetError where the body breaks off: there is nobody to tell."""
     duplex = reply.duplex
     try:
-        for piece in _body(environ):
+        for piece in pieces:
             for answer in duplex.feed(piece):
                 yield answer.result()
+            if duplex.is_over:
+                return
     except RequestError as error:  # raised by our own worker under gunicorn
         raise ConnectionResetError(errno.ECONNRESET, str(error)) from error
     for answer in duplex.finish():
         yield answer.result()
+
+
+def _read_ahead(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The same, the first of which is read now. What that raises is raised when it is asked for."""
+    first: Future[bytes]
+    try:
+        first = Done(next(pieces, b""))
+    except Exception as error:
+        first = Done(exception=error)
+    return chain((one.result() for one in (first,)), pieces)
 
 
 def _body(environ: WSGIEnvironment) -> Iterator[bytes]:

@@ -22,10 +22,12 @@ CODES: Final = {
     415: StatusCode.INVALID_ARGUMENT,
     421: StatusCode.INVALID_ARGUMENT,
     422: StatusCode.INVALID_ARGUMENT,
+    426: StatusCode.UNIMPLEMENTED,
     429: StatusCode.RESOURCE_EXHAUSTED,
     431: StatusCode.RESOURCE_EXHAUSTED,
     500: StatusCode.INTERNAL,
     501: StatusCode.UNIMPLEMENTED,
+    502: StatusCode.UNAVAILABLE,
     503: StatusCode.UNAVAILABLE,
     504: StatusCode.DEADLINE_EXCEEDED,
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import re
 import selectors
 import socket
@@ -34,6 +35,7 @@ from service.core.errors import (
     TargetTooLong,
     UnreadableRequest,
 )
+from service.entrypoints.drain import DRAIN
 from service.entrypoints.limits import IN_PIECES, MAX_CHUNKS, HttpLimits
 from service.entrypoints.refusals import refuse
 
@@ -60,7 +62,11 @@ def worker_of(name: str, limits: HttpLimits) -> type[Any]:
 
 
 class _Problems:
-    """What gunicorn answers itself, as problem details."""
+    """What gunicorn answers itself, as problem details. Whoever is connected for long is told when it stops."""
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        os.kill(os.getpid(), DRAIN)
+        super().handle_exit(sig, frame)  # type: ignore[misc]
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         if not isinstance(exc, errors.ParseException | TandemError):

@@ -10,6 +10,10 @@ from service.settings import Settings
 # Of one body. Each takes about as long to read as a kilobyte, so that one-byte chunks are a way to keep a server busy.
 MAX_CHUNKS: Final = 100_000
 
+# Under an event loop, larger bodies are decoded on a thread: a megabyte of JSON takes some ten milliseconds, in which
+# the loop would answer nobody.
+LARGE_BYTES: Final = 1024 * 1024
+
 # Under this name our own servers hand over what an app calls before it reads a body that it answers while it comes:
 # from then on the time for a body is that for each piece, and there may be any number of them.
 IN_PIECES: Final = "tandem_in_pieces"
@@ -28,4 +32,17 @@ class HttpLimits:
 
     @classmethod
     def of(cls, settings: Settings) -> HttpLimits:
+        return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
+
+
+@dataclass(frozen=True, slots=True)
+class SocketLimits:
+    """Of one WebSocket, as above."""
+
+    max_message_bytes: int
+    ping_s: float
+    write_timeout_s: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> SocketLimits:
         return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})

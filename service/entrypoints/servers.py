@@ -75,6 +75,11 @@ def run_uvicorn(settings: Settings, binding: Binding) -> NoReturn:
     config = uvicorn.Config(
         FASTAPI_APP,
         http=_http(settings),
+        ws=_sockets(settings),
+        ws_max_size=settings.max_message_bytes,
+        ws_ping_interval=settings.ping_s,
+        ws_ping_timeout=settings.ping_s,
+        ws_per_message_deflate=False,  # a kilobyte may unpack to a megabyte
         workers=binding.workers,
         log_config=None,
         access_log=False,
@@ -209,6 +214,15 @@ def _http(settings: Settings) -> Any:
     from service.entrypoints.uvicorn_protocol import Protocols
 
     return Protocols(HttpLimits.of(settings))
+
+
+def _sockets(settings: Settings) -> Any:
+    """Our protocol for WebSockets. None are spoken where HTTP is not our own, which says where they begin."""
+    if find_spec("httptools") is None:
+        return "none"
+    from service.entrypoints.uvicorn_sockets import Sockets
+
+    return Sockets(HttpLimits.of(settings))
 
 
 def _finishing_s(settings: Settings) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from enum import Enum, auto
 from typing import Any, Final, cast
+from urllib.parse import unquote
 
 import httptools
 from uvicorn.config import Config
@@ -27,6 +28,7 @@ from service.core.errors import (
 from service.entrypoints.deadlines import Deadlines
 from service.entrypoints.limits import IN_PIECES, MAX_CHUNKS, HttpLimits
 from service.entrypoints.refusals import refuse
+from service.protocols.socket import has_socket, is_handshake
 
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
 _UNKNOWN_METHOD: Final = NotOffered("this method is not known here")
@@ -86,6 +88,7 @@ class Protocol(HttpToolsProtocol):
         self._headers_bytes = 0  # of packets that held nothing else
         self._chunks = 0
         self._is_in_pieces = False  # the app answers the body while it comes
+        self._is_handshake = False
         self._is_broken = False
 
     # What uvicorn and the event loop call.
@@ -111,8 +114,12 @@ class Protocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            # Nothing here speaks another protocol: what was asked is answered, and what follows is not read.
             self._is_broken = True
+            if self._is_handshake:
+                self._shared.headers.end(self)
+                self.handle_websocket_upgrade()
+                return
+            # It asks for a protocol that is not spoken here: it is answered, and what follows is not read.
             self._close_after_answer()
         except httptools.HttpParserError as error:
             self._refuse(_meaning(error))
@@ -158,7 +165,10 @@ class Protocol(HttpToolsProtocol):
             raise _Refused(UnreadableRequest("only HTTP/1.0 and HTTP/1.1 are spoken here"))
         if self.parser.get_method() == b"CONNECT":
             raise _Refused(_UNKNOWN_METHOD)
+        self._is_handshake = self.parser.should_upgrade() and self._begins_socket()
         super().on_headers_complete()
+        if self._is_handshake:
+            return
         self._stage = _Stage.BODY
         self.cycle.receive = _Receive(self.cycle)  # type: ignore[method-assign]
         extensions: Any = {IN_PIECES: self._read_in_pieces}
@@ -176,10 +186,22 @@ class Protocol(HttpToolsProtocol):
         self._stage = _Stage.NONE
         super().on_message_complete()
 
-    # Nothing is upgraded (RFC 9110, 7.8: a server may ignore it).
+    # Elsewhere an upgrade is ignored (RFC 9110, 7.8).
 
     def _should_upgrade(self) -> bool:
-        return False
+        return self._is_handshake
+
+    def _begins_socket(self) -> bool:
+        is_busy = self.cycle is not None and not self.cycle.response_complete
+        if self.ws_protocol_class is None or is_busy or not self.url.startswith(b"/"):
+            return False
+        if not has_socket(unquote(httptools.parse_url(self.url).path.decode("ascii"))):
+            return False
+        headers: dict[str, str] = {}
+        for name, value in self.headers:
+            key, text = name.decode("latin-1"), value.decode("latin-1")
+            headers[key] = f"{headers[key]},{text}" if key in headers else text
+        return is_handshake(self.parser.get_method().decode("ascii"), headers)
 
     # What was not in time, and what is no request.
 

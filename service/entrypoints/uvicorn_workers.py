@@ -31,6 +31,7 @@ class Server(uvicorn.Server):
     """Closes kept-alive connections with an answer, not between two requests."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        os.kill(os.getpid(), DRAIN)
         if signal.SIGINT not in self._captured_signals:
             await self._linger()
         await super().shutdown(sockets)
@@ -38,7 +39,6 @@ class Server(uvicorn.Server):
     async def _linger(self) -> None:
         for server in self.servers:  # of this process; those that share the socket go on
             server.close()
-        os.kill(os.getpid(), DRAIN)
         until = time.monotonic() + LINGER_S
         while self.server_state.connections and not self.force_exit and time.monotonic() < until:
             await asyncio.sleep(LOOK_AGAIN_S)

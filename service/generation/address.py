@@ -77,12 +77,26 @@ def kind_of(address: str) -> Kind | None:
     return Kind.PUBLIC if ip.is_global else Kind.PRIVATE
 
 
+def as_address(host: str) -> tuple[str, ...] | None:
+    """The addresses of a host that need not be looked up: an address, or localhost (RFC 6761, 6.3)."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return ("127.0.0.1", "::1")
+    try:
+        return (str(ip_address(host)),)
+    except ValueError:
+        return None
+
+
+def kinds_of_name(host: str) -> frozenset[Kind] | None:
+    """Of the addresses that `host` has; None where it has to be looked up."""
+    known = as_address(host)
+    return None if known is None else frozenset(kind for one in known if (kind := kind_of(one)) is not None)
+
+
 def allowed(addresses: Iterable[str], kinds: Collection[Kind] | None) -> list[str]:
     """Those of `addresses` that may be asked: of one of `kinds`, or, where none are known yet, of any."""
     return [
-        address
-        for address in addresses
-        if (kind := kind_of(address)) is not None and (kinds is None or kind in kinds)
+        address for address in addresses if (kind := kind_of(address)) is not None and (kinds is None or kind in kinds)
     ]
 
 

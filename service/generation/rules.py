@@ -74,24 +74,19 @@ def check_parameters(names: Iterable[str]) -> None:
             raise ValueError(f"{name} would let callers choose where requests go")
 
 
-def check_key(key: str) -> str:
-    """`key` itself. Raises ValueError where no header can hold it; the message does not."""
-    if not _KEY.fullmatch(key):
-        raise ValueError("expected up to 4096 visible ASCII characters")
-    return key
-
-
 def key_of(rules: UpstreamRules) -> str | None:
     """The key that the upstream wants.
 
     Raises:
-        UpstreamUnusable: the file with it cannot be read, or holds none.
+        UpstreamUnusable: its file cannot be read, or no header could hold it. The message does not.
     """
-    if rules.key_file is None:
-        return rules.key
-    try:
-        return check_key(rules.key_file.read_text().strip())
-    except OSError as error:
-        raise UpstreamUnusable(f"upstream_key_file: {error.strerror or 'it cannot be read'}") from error
-    except ValueError:
-        raise UpstreamUnusable("upstream_key_file: expected one line of visible ASCII characters") from None
+    key, setting = rules.key, "upstream_key"
+    if rules.key_file is not None:
+        setting = "upstream_key_file"
+        try:
+            key = rules.key_file.read_text("ascii", errors="replace").strip()
+        except OSError as error:
+            raise UpstreamUnusable(f"{setting}: {error.strerror or 'it cannot be read'}") from error
+    if key is not None and not _KEY.fullmatch(key):
+        raise UpstreamUnusable(f"{setting}: expected up to 4096 visible ASCII characters in one line")
+    return key

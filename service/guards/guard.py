@@ -120,6 +120,13 @@ class Guard:
             self._pass(rate, caller.name or f"@{self.address_of(headers, address)}", told)
         return caller
 
+    def knows(self, headers: Mapping[str, str], address: str) -> bool:
+        """Whether the caller of an open connection is still known. Counts nothing that was asked."""
+        try:
+            return self._is_open or Scope.PREDICT in self._known(headers, address).scopes
+        except (Unauthenticated, RateLimited):
+            return False
+
     def _known(self, headers: Mapping[str, str], address: str) -> Caller:
         credentials = credentials_in(headers)
         if credentials is None:

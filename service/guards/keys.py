@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from service.core.callers import Caller, Rate, Scope
 from service.core.errors import TandemError
-from service.core.names import is_name
+from service.core.names import is_foreign_name, is_name
 from service.guards.rates import parse_rate
 
 # So that a key that leaked into a repository is found by those who scan for them.
@@ -149,7 +149,7 @@ def _models(entry: dict[str, Any], where: str) -> frozenset[str] | None:
     models = entry.get("models")
     if models is None:
         return None
-    if not isinstance(models, list) or not all(isinstance(model, str) and is_name(model) for model in models):
+    if not isinstance(models, list) or not all(isinstance(model, str) and is_foreign_name(model) for model in models):
         raise KeysInvalid(f"{where}: expected models as a list of names")
     return frozenset(models)
 

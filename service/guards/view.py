@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import Any, Final
 
 from service.core.callers import Caller
-from service.core.contracts import Served, Server
+from service.core.contracts import HeldVersion, Served, Server
 from service.core.deadline import NEVER, Deadline
 from service.core.errors import UnknownModel
 from service.core.messages import InferReply, InferRequest, ModelSummary, Target
@@ -40,6 +40,9 @@ class View:
         may_block: bool = False,
     ) -> Future[InferReply]:
         return self._server.infer(self._seen(target), read, deadline, may_block=may_block)
+
+    def hold(self, target: Target, deadline: Deadline = NEVER) -> HeldVersion:
+        return self._server.hold(self._seen(target), deadline)
 
     def models(self) -> list[ModelSummary]:
         return [model for model in self._server.models() if model.name in self._visible]

@@ -13,6 +13,8 @@ SECONDS: Final = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
 ROWS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0, 16384.0, 65536.0)
+# Until a language model begins; a long prompt on a small machine takes minutes.
+LONG_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 REQUESTS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 
 
@@ -74,6 +76,16 @@ _ALL: Final = (
         "tandem_device_restarts_total", "counter", "Ends of a process beside the web processes that nobody asked for.",
         ("process",),
     ),
+    Family("tandem_generations_in_flight", "gauge", "Texts that a language model makes now."),
+    Family(
+        "tandem_generation_first_token_seconds", "histogram", "From a request's headers to the first text of a stream.",
+        (), "seconds", LONG_SECONDS,
+    ),
+    Family(
+        "tandem_generation_tokens_total", "counter", "Tokens of prompts and completions, as the language model counts.",
+        ("kind",),
+    ),
+    Family("tandem_upstream_breaker", "gauge", "Processes by whether they ask the language model.", ("state",)),
     Family("tandem_gpu_utilization_ratio", "gauge", "Busy share of the last moments, 0 to 1.", ("gpu",), "ratio",
            is_shared=True),
     Family("tandem_gpu_memory_used_bytes", "gauge", "Memory of the GPU that is in use.", ("gpu",), "bytes",

@@ -9,14 +9,16 @@ from weakref import WeakSet
 
 from service.core.timing import STAGES, UNKNOWN, Timing
 from service.observability.counts import Counts, Histogram, Labels, observe
-from service.observability.families import REQUESTS, ROWS, SECONDS
+from service.observability.families import LONG_SECONDS, REQUESTS, ROWS, SECONDS
 
 # Notes are added up every second. A process that answers this many meanwhile does it at once, so that they do not
 # pile up where the thread for it is late.
 BACKLOG: Final = 20_000
 
 # Callers choose the method, and may choose any word.
-METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "GRPC"})
+METHODS: Final = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "GRPC", "WS"}
+)
 OTHER: Final = "other"
 
 # The route and dialect of what no route answers.
@@ -43,7 +45,8 @@ class Meter:
         self._requests: deque[_Request] = deque()
         self._batches: deque[tuple[int, int]] = deque()
         self._calls: deque[tuple[str, int]] = deque()
-        self._others: deque[tuple[str, Labels]] = deque()
+        self._others: deque[tuple[str, Labels, float]] = deque()
+        self._first_tokens: deque[float] = deque()
 
     def request(
         self,
@@ -74,15 +77,23 @@ class Meter:
 
     def fallback(self, engine: str) -> None:
         """It could not answer, or only some of the rows."""
-        self._others.append(("tandem_engine_fallbacks_total", (engine,)))
+        self._others.append(("tandem_engine_fallbacks_total", (engine,), 1.0))
 
     def load(self, outcome: str) -> None:
         """A version is live, or was refused for this reason."""
-        self._others.append(("tandem_model_loads_total", (outcome,)))
+        self._others.append(("tandem_model_loads_total", (outcome,), 1.0))
 
     def restart(self, process: str) -> None:
         """A process beside this one ended, though nobody asked it to."""
-        self._others.append(("tandem_device_restarts_total", (process,)))
+        self._others.append(("tandem_device_restarts_total", (process,), 1.0))
+
+    def first_token(self, seconds: float) -> None:
+        """A stream of a language model has begun with its text, so long after the request."""
+        self._first_tokens.append(seconds)
+
+    def tokens(self, kind: str, count: int) -> None:
+        """A prompt or a completion had so many."""
+        self._others.append(("tandem_generation_tokens_total", (kind,), float(count)))
 
     def fold(self) -> None:
         """Add up the notes. Those that come meanwhile are left for the next time."""
@@ -101,6 +112,9 @@ class Meter:
             engine, rows = self._calls.popleft()
             self.counts.add("tandem_engine_calls_total", (engine,))
             self.counts.add("tandem_engine_rows_total", (engine,), rows)
+        for _ in range(len(self._first_tokens)):
+            first_token = self.counts.histogram("tandem_generation_first_token_seconds", ())
+            observe(first_token, LONG_SECONDS, self._first_tokens.popleft())
         for _ in range(len(self._others)):
             self.counts.add(*self._others.popleft())
 

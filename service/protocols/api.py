@@ -49,6 +49,8 @@ TIMEOUT_HEADER: Final = "x-request-timeout-ms"
 TEXT: Final = "text/plain; charset=utf-8"
 # What the log says of a request whose caller did not wait for the answer (nginx's number for it).
 CLIENT_GONE: Final = 499
+# What it says of a WebSocket, once that is closed.
+SWITCHED: Final = 101
 
 R = TypeVar("R", bound=Reply)
 
@@ -120,6 +122,15 @@ class Api:
         """Whether `admit` may ask another machine, for which an event loop should not wait."""
         return self._guard is not None and self._guard.may_wait
 
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Those whose pages may ask."""
+        return self._guard.origins if self._guard is not None else ()
+
+    def knows(self, http: HttpRequest) -> bool:
+        """Whether the caller of `http`, which was let in, would be known now. Counts nothing that was asked."""
+        return self._guard is None or self._guard.knows(http.headers, http.peer)
+
     def admit(self, methods: Mapping[str, Route], http: HttpRequest) -> HttpReply | None:
         """Decides, before the body is read, whether `http` is to be answered: None, or else the reply.
 
@@ -142,7 +153,7 @@ class Api:
             require_allowed(route.scope, model_control=self._model_control)
             if route.streams:
                 self.places.take(http, self.name_of(caller, http))
-            elif route.scope is Scope.PREDICT and route.method == "POST":  # nothing waits for a GET
+            elif route.scope is Scope.PREDICT and route.method != "GET":  # for which nothing waits
                 self._require_room()
         except Exception as error:
             return self._refuse(http, error)
@@ -191,6 +202,14 @@ class Api:
         """All of `reply` was written, or what makes it gave up."""
         error = reply.error if isinstance(reply, StreamReply) else reply.duplex.error
         self._note(http, HttpReply(reply.status, b""), http.started_at, error)
+
+    def closed(self, http: HttpRequest) -> None:
+        """The WebSocket that `http` opened is at its end."""
+        self._note(http, HttpReply(SWITCHED, b""), http.started_at, None)
+
+    def refuse(self, http: HttpRequest, error: Exception) -> HttpReply:
+        """For what was admitted, and is not to be answered all the same."""
+        return self._refuse(http, error)
 
     def not_found(self, http: HttpRequest) -> HttpReply:
         http.problem = next((write for prefix, write in self._prefixes if http.path.startswith(prefix)), None)

@@ -102,6 +102,11 @@ class Duplex(Protocol):
         """What ended it before the body did, or was wrong with some of it."""
         ...
 
+    @property
+    def is_over(self) -> bool:
+        """It ended before the body did: nothing more is to be read."""
+        ...
+
     def feed(self, piece: bytes) -> Iterator[Future[bytes]]:
         """Answers to what is complete with `piece`. Each is to be waited for and written before the next is asked for,
         so that no more is held than one answer."""

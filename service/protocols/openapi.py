@@ -17,6 +17,7 @@ from service.protocols.http import PROBLEM
 from service.protocols.native import has_record_form
 from service.protocols.route import NATIVE, Route
 from service.protocols.status import ProblemDetails
+from service.protocols.streaming.routes import STREAMS
 
 _REF: Final = "#/components/schemas/{model}"
 # Whatever is asked, where the service knows its callers.
@@ -40,6 +41,12 @@ _REFUSALS: Final = {
 _FIGURES: Final = {"description": "Text, or OpenMetrics", "content": {"text/plain": {"schema": {"type": "string"}}}}
 # Tables and arrays, whose columns are those of the JSON; what they look like, their own formats say.
 _COLUMNAR: Final[dict[str, Any]] = {form.media_types[0]: {} for form in FORMS}
+_STREAMED: Final[dict[str, Any]] = {kind: {} for kind in STREAMS}
+_UPGRADES: Final[dict[str, Any]] = {
+    "101": {"description": "A WebSocket begins: each message is a body of /models/{name}/predict with an id beside it"},
+    "426": {"description": "The request asks for no WebSocket"},
+    "501": {"description": "This web server speaks none"},
+}
 _ABOUT: Final = (
     "Models fitted with scikit-learn. Ask with one record, or with many rows as instances or columns; "
     "choose what is computed with outputs."
@@ -115,7 +122,12 @@ def _operation(route: Route) -> dict[str, Any]:
         "tags": ["models" if route.path.startswith(("/models", "/predict")) else "service"],
         "parameters": _path_parameters(route),
     }
-    if route.method == "POST":
+    if route.reads_pieces:
+        operation["parameters"].append(_outputs_parameter(None))
+        operation["requestBody"] = {"required": True, "content": _STREAMED}
+        answer = {"description": "An answer for each row, in the form of the rows", "content": _STREAMED}
+        refusals = _refusals(_REFUSALS)
+    elif route.method == "POST":
         operation["parameters"].append(_outputs_parameter(None))
         operation["requestBody"] = {
             "required": True,
@@ -127,6 +139,9 @@ def _operation(route: Route) -> dict[str, Any]:
         codes = [code for code in ("404", "503") if code in _expected_codes(route)]
         refusals = _refusals({code: _REFUSALS[code] for code in [*_NOT_ADMITTED, *codes]})
     operation["responses"] = {"200": answer, **refusals}
+    if route.upgrades:  # what follows is nothing that this format could say
+        operation["parameters"].append(_outputs_parameter(None))
+        operation["responses"] = {**_UPGRADES, **refusals}
     return operation
 
 
@@ -140,6 +155,8 @@ def _path_parameters(route: Route) -> list[dict[str, Any]]:
 def _spoken(route: Route) -> dict[str, Any]:
     """An operation of another dialect, whose own specification says what its bodies hold."""
     operation: dict[str, Any] = {"tags": [route.dialect.name], "parameters": _path_parameters(route)}
+    if route.operation is not None:
+        return {**operation, **route.operation}
     if route.method in ("POST", "PUT"):
         operation["requestBody"] = {"required": True, "content": {"*/*": {"schema": {}}}}
     answers = {"200": "The answer", "default": "Why there is none, as this protocol says it"}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from service.core.callers import Scope as Scope
 from service.core.contracts import Server
@@ -45,7 +45,8 @@ class Route:
 
     One that `streams` may take long, and holds one of the places that there are for such. With `reads_pieces` it is
     asked before the body is read, and reads that itself (`DuplexReply`). `timeout_s` is how long an answer, or its
-    first piece, may take, where that is not what it is for predictions.
+    first piece, may take, where that is not what it is for predictions. Where one `upgrades`, WebSockets begin.
+    `operation` is what the OpenAPI document says of it, where that is more than of any other.
     """
 
     method: str
@@ -57,6 +58,8 @@ class Route:
     streams: bool = False
     reads_pieces: bool = False
     timeout_s: float | None = None
+    upgrades: bool = False
+    operation: Mapping[str, Any] | None = field(default=None, hash=False, compare=False)
 
 
 def route_of(methods: Mapping[str, Route], method: str) -> Route | None:

@@ -8,10 +8,11 @@ from types import MappingProxyType
 from typing import Final
 
 from service.core.contracts import Server
-from service.protocols import catalog, docs, metrics, model_control, openapi, predict
+from service.protocols import catalog, docs, metrics, model_control, openapi, predict, socket
 from service.protocols.http import HttpReply, HttpRequest, json_reply
 from service.protocols.platforms import invocations, mlflow, sagemaker, torchserve, vertex
 from service.protocols.route import Dialect, Route, Scope
+from service.protocols.streaming import routes as streaming
 from service.protocols.v1 import rest as v1
 from service.protocols.v2 import repository
 from service.protocols.v2 import rest as v2
@@ -52,6 +53,8 @@ def _table(dialects: tuple[str, ...], chosen: tuple[Route, ...]) -> tuple[Route,
     for route in (
         *chosen,
         *predict.ROUTES,
+        *streaming.ROUTES,
+        *socket.ROUTES,
         *catalog.ROUTES,
         *metrics.ROUTES,
         Route("GET", "/openapi.json", openapi_document, Scope.PREDICT, "This document"),

@@ -23,6 +23,7 @@ STATUS: Final[tuple[tuple[type[TandemError], int, str], ...]] = (
     (errors.WrongHost, 421, "wrong-host"),
     (errors.RateLimited, 429, "rate-limited"),
     (errors.NotOffered, 501, "not-offered"),
+    (errors.UpgradeRequired, 426, "upgrade-required"),
     (errors.ReplyTooLarge, 413, "reply-too-large"),
     (errors.NotReceived, 408, "not-received"),
     (errors.RequestTooLarge, 413, "request-too-large"),
@@ -37,6 +38,8 @@ STATUS: Final[tuple[tuple[type[TandemError], int, str], ...]] = (
     (errors.InvalidRows, 422, "invalid-rows"),
     (errors.RowsRefused, 422, "rows-refused"),
     (errors.NotRepresentable, 422, "not-representable"),
+    (errors.UnknownField, 422, "unknown-field"),
+    (errors.InvalidField, 422, "invalid-field"),
     (errors.InvalidRequest, 422, "invalid-request"),
     (errors.Overloaded, 503, "overloaded"),
     (errors.Unavailable, 503, "unavailable"),
@@ -95,6 +98,8 @@ def refusal_of(error: BaseException) -> Refusal:
         headers["www-authenticate"] = "Bearer"
     if isinstance(known, errors.Unavailable | errors.RateLimited):
         headers["retry-after"] = str(known.retry_after_s)
+    if isinstance(known, errors.UpgradeRequired):
+        headers |= {"upgrade": "websocket", "sec-websocket-version": "13"}
     if isinstance(known, errors.UnsupportedCoding):
         headers["accept-encoding"] = "gzip, deflate"
     return Refusal(status, kind, known, headers)
@@ -103,21 +108,26 @@ def refusal_of(error: BaseException) -> Refusal:
 def problem_reply(error: BaseException, request_id: str) -> HttpReply:
     """The reply for `error` in Tandem's own dialect."""
     refusal = refusal_of(error)
+    return HttpReply(refusal.status, within_limit(problem_of(refusal, request_id=request_id)), PROBLEM, refusal.headers)
+
+
+def problem_of(refusal: Refusal, **more: Any) -> dict[str, Any]:
+    """What a caller reads of it, with `more` behind what every problem says."""
     content: dict[str, Any] = {
         "type": f"urn:tandem:problem:{refusal.kind}",
         "title": refusal.error.title,
         "status": refusal.status,
         "detail": str(refusal.error),
-        "request_id": request_id,
+        **more,
     }
     if isinstance(refusal.error, errors.InvalidRows):
         content["errors"] = [
             {"row": p.row, "column": p.column, "expected": p.expected, "got": p.got} for p in refusal.error.problems
         ]
-    return HttpReply(refusal.status, _within_limit(content), PROBLEM, refusal.headers)
+    return content
 
 
-def _within_limit(content: dict[str, Any]) -> bytes:
+def within_limit(content: dict[str, Any]) -> bytes:
     """The content as JSON, with as many of its errors as PROBLEM_BYTES allow, and at least one."""
     body = orjson.dumps(content)
     while len(body) > PROBLEM_BYTES and len(content.get("errors", ())) > 1:

@@ -48,7 +48,8 @@ class Loaded:
     """A version in memory, checked and able to answer.
 
     `example` is one record of its golden rows; `about` tells which engines may answer, and what they cost;
-    `close` lets go of what other processes hold for it.
+    `close` lets go of what other processes hold for it. `merges` says that the answer to a row does not depend on the
+    rows beside it.
     """
 
     manifest: Manifest
@@ -56,6 +57,7 @@ class Loaded:
     example: dict[str, Any]
     about: Callable[[], dict[str, Any]] = dict
     close: Callable[[], None] = lambda: None
+    merges: bool = False
 
 
 class Version:

@@ -1,4 +1,4 @@
-"""Clients from PyPI, unmodified, in environments of their own (tests/tools/clients_environment.sh)."""
+"""Clients from PyPI, unmodified, in environments of their own (tests/tools/*_environment.sh)."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def environment(name: str) -> Path:
 def _why_not(name: str) -> str | None:
     folder = os.environ.get("TANDEM_CLIENTS")
     if folder is None:
-        return "TANDEM_CLIENTS is not set: tests/tools/clients_environment.sh DIR makes what belongs there"
+        return "TANDEM_CLIENTS is not set: tests/tools/*_environment.sh DIR make what belongs there"
     if not (Path(folder) / name / "requirements").exists():
-        return f"TANDEM_CLIENTS has no environment of {name}: tests/tools/clients_environment.sh makes it"
+        return f"TANDEM_CLIENTS has no environment of {name}: one of tests/tools/*_environment.sh makes it"
     return None
 
 

@@ -81,7 +81,8 @@ def every_method() -> Iterator[Case]:
                 status = (404 if path == "/predict" else 200) if method == "POST" else 405
                 body: Any = {"x0": 0.5, "x1": -0.5}
             else:
-                status = 200 if method in ("GET", "HEAD") else 405
+                answered = 426 if any(route.upgrades for route in routes.values()) else 200
+                status = answered if method in ("GET", "HEAD") else 405
                 body = None
             yield case(f"{method} {path}", status, target, body, method=method)
 

@@ -34,6 +34,8 @@ SECTIONS: Final = {
     "W": ("Processes, signals, machine", 26),
     "G": ("GPU route", 7),
     "R": ("gRPC", 15),
+    "S": ("WebSocket and event streams", 8),
+    "P": ("/v1/generate proxy", 19),
     "O": ("Logs, metrics, traces, errors", 11),
     "L": ("Command line and packaging", 7),
 }

@@ -11,6 +11,8 @@ from tests.conformance.servers import SERVERS, Running, side_by_side, tandem_ser
 from tests.faults.cases import Came, shorten
 from tests.faults.fronts import Front
 from tests.faults.guarded import guarded, guarded_fronts, spoken_grpc  # noqa: F401  fixtures
+from tests.faults.sockets import socket_models, speaker, speakers  # noqa: F401  fixtures
+from tests.faults.writing import writing, writing_fronts  # noqa: F401  fixtures
 
 
 @pytest.fixture(scope="session")

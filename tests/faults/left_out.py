@@ -122,6 +122,16 @@ LEFT_OUT: Final[dict[str, str]] = {
     "G03": "the device's process is killed, stopped and poisoned for real; a device that is lost is feigned.",
     "G04": "with an engine of the CPU that answers otherwise, in the device's process.",
     "G06": "the memory that another process holds is feigned as an engine that does not open.",
+    "P05": "in part: bad TLS is shown as a server that speaks none, in `tests/service/generation/test_upstream.py`.",
+    "P07": "under Flask a caller who leaves a whole answer, not a stream, is not noticed until it is written.",
+    "P08": "endless streams are ended at 1 MB here (TANDEM_UPSTREAM_MAX_BYTES), not 10 GB.",
+    "P14": "in part: there is no front proxy here yet; shown are the headers, the heartbeats, and that a first text comes "
+    "while the stream goes on.",
+    "P16": "60 slow streams where 60 are allowed, under uvicorn, instead of 1,000; p99 is for `benchmarks`.",
+    "S01": "12 WebSockets where 12 are allowed, and 200 handshakes beyond; p99 of predictions is not measured.",
+    "S02": "no front inflates anything: compression is not offered, so that a compressed frame breaks the protocol (1002).",
+    "S05": "in part: a caller who takes nothing is cut off. Under a uvicorn of one's own, without our protocol, there is no "
+    "deadline for writing, and uvicorn closes with 1012 when it stops.",
     "R01": "the limit is that of HTTP (TANDEM_MAX_BODY_BYTES, 10 MiB), not 4 MiB: the same rows fit in over both.",
     "R02": "the limit is the client's, 4 MiB unless it says otherwise; the service sends up to its own limit of answers.",
     "R07": "headers of up to 16 KiB together, as over HTTP.",

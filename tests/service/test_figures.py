@@ -192,3 +192,13 @@ def test_processes_find_each_other_in_the_folder_of_the_settings(tmp_path: Path)
     two.stop()
 
     assert b'tandem_engine_rows_total{engine="onnx"} 3.0' in text
+
+
+def test_generation_is_shown_where_there_is_some(found: Figures) -> None:
+    before = found.scrape("").result(20)[0].decode()
+    found.show_generation(SimpleNamespace(under_way=3, state="half-open"))
+    after = found.scrape("").result(20)[0].decode()
+
+    assert "tandem_upstream_breaker{" not in before
+    assert 'tandem_upstream_breaker{state="half-open"} 1.0' in after
+    assert "tandem_generations_in_flight 3.0" in after

@@ -13,6 +13,7 @@ import pytest
 
 from service.core.artefact_errors import KeyUnusable, ModelFileUnreadable
 from service.entrypoints.servers import Binding
+from service.generation.rules import UpstreamUnusable
 from service.guards.guard import CannotGuard
 from service.preflight import (
     CannotStart,
@@ -21,6 +22,7 @@ from service.preflight import (
     check_grpc,
     check_server,
     check_startable,
+    check_upstream,
     hosts_of,
     is_loopback,
 )
@@ -52,6 +54,39 @@ def test_grpc_is_asked_for_only_where_it_is_installed(missing: str, monkeypatch:
     check_grpc(Settings(), binding, None)
     with pytest.raises(CannotStart, match=rf"{missing} is not installed: pip install 'tandem-serving\[grpc\]'"):
         check_grpc(Settings(grpc_port=8001), binding, None)
+
+
+@fault("P03", sent="an upstream whose name is at a metadata address", expected="refused at start")
+def test_upstream_at_a_metadata_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = ["169.254.169.254"]
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, port, **_: [(2, 1, 6, "", (address, port)) for address in addresses]
+    )
+    settings = Settings(upstream="http://metadata.example/v1")
+
+    with pytest.raises(CannotStart, match=r"upstream: metadata\.example has a link-local address"):
+        check_upstream(settings)
+    addresses[:] = ["10.0.0.1"]
+    check_upstream(settings)
+
+
+def test_upstream_that_is_not_known_yet_is_no_reason_not_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror("unknown")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+
+    check_upstream(Settings(upstream="http://later.example/v1"))
+
+
+def test_upstream_has_one_key(tmp_path: Path) -> None:
+    both = {"upstream_key": "sk-canary", "upstream_key_file": tmp_path / "key"}
+
+    with pytest.raises(CannotStart, match="upstream_key and upstream_key_file are both there") as caught:
+        check_upstream(Settings(upstream="http://127.0.0.1/v1", **both))  # type: ignore[arg-type]
+    assert "canary" not in str(caught.value)
+    with pytest.raises(UpstreamUnusable, match="upstream_key_file: No such file"):
+        check_upstream(Settings(upstream="http://127.0.0.1/v1", upstream_key_file=tmp_path / "key"))
 
 
 def test_grpc_needs_threads_and_a_port_of_its_own() -> None:

@@ -13,6 +13,7 @@ from service.core.errors import (
     AlreadyLoaded,
     InvalidRequest,
     ModelFailed,
+    Overloaded,
     ReplyTooLarge,
     RequestTooLarge,
     UnknownModel,
@@ -28,6 +29,7 @@ from service.repository.manifest import FileEntry, Manifest
 from service.repository.sources import Found, Snapshot
 from service.repository.versions import Loaded
 from service.server import ModelServer
+from tests.conformance.servers import eventually
 
 T = TypeVar("T")
 
@@ -56,6 +58,7 @@ class Service:
         self.found = {1: Found("iris", 1, Path(), ())}
         self.stable = 1
         self.answers: list[Future[dict[str, Values]]] = []
+        self.is_full_for = 0  # requests
         self.catalog = Catalog(self, self._load, keep=1)
         self.server = ModelServer(self.catalog, _at_once, lambda accept: Done((accept.encode(), "text/plain")))
 
@@ -83,6 +86,9 @@ class Service:
     def _submit(
         self, request: InferRequest, deadline: Deadline = NEVER, *, may_block: bool = False
     ) -> Future[dict[str, Values]]:
+        if self.is_full_for:
+            self.is_full_for -= 1
+            raise Overloaded("full")
         self.answers.append(Future())
         return self.answers[-1]
 
@@ -270,3 +276,80 @@ def test_promoted_version_is_what_a_plain_request_gets(service: Service) -> None
 
     assert service.server.version(Target("iris")).version == 2
     assert isinstance(service.server.promote("iris", 3).exception(0), UnknownVersion)
+
+
+def test_held_version_answers_on_though_it_was_replaced(service: Service) -> None:
+    held = service.server.hold(Target("iris"))
+    service.replace_version()
+
+    reply = held.infer(_REQUEST)
+    service.answers[0].set_result({"predict": np.array([2.0])})
+
+    assert (held.served.version, reply.result(0).version) == (1, 1)
+    assert held.served.example == {"x0": 1.5}
+
+
+def test_version_is_held_until_it_is_closed_and_what_is_computed_is_done(service: Service) -> None:
+    held = service.server.hold(Target("iris"))
+    held.infer(_REQUEST)
+
+    held.close()
+    held.close()
+    assert _leases(service) == 1
+    service.answers[0].set_result({})
+
+    assert _leases(service) == 0
+
+
+def test_held_version_that_was_asked_nothing_is_let_go_of_at_once(service: Service) -> None:
+    held = service.server.hold(Target("iris"))
+    assert _leases(service) == 1
+
+    held.close()
+
+    assert _leases(service) == 0
+
+
+def test_held_version_has_the_limits_of_a_request(service: Service) -> None:
+    server = ModelServer(service.catalog, _at_once, lambda accept: Done((b"", "")), Limits(5, 5, 8))
+    held = server.hold(Target("iris"))
+
+    assert (held.max_rows, held.merges) == (5, False)
+    with pytest.raises(RequestTooLarge):
+        held.infer(InferRequest(Matrix(np.zeros((6, 1))), ("predict",)))
+    reply = held.infer(_REQUEST)
+    service.answers[0].set_result({"predict": np.zeros(2)})
+    with pytest.raises(ReplyTooLarge):
+        reply.result(0)
+
+
+def test_only_what_is_served_is_held(service: Service) -> None:
+    with pytest.raises(UnknownModel):
+        service.server.hold(Target("nobody"))
+
+
+@pytest.mark.parametrize("error", [None, ModelFailed()], ids=["answered", "failed"])
+def test_held_version_waits_for_room_in_the_queue(service: Service, error: Exception | None) -> None:
+    held = service.server.hold(Target("iris"))
+    service.is_full_for = 2
+
+    reply = held.infer(_REQUEST)
+    assert not service.answers
+    answer = eventually(lambda: service.answers[0] if service.answers else None, "room")
+    if error is None:
+        answer.set_result({"predict": np.zeros(1)})
+    else:
+        answer.set_exception(error)
+
+    assert reply.exception(20) is error
+
+
+def test_held_version_waits_no_longer_than_the_deadline(service: Service) -> None:
+    held = service.server.hold(Target("iris"))
+    service.is_full_for = 1_000
+
+    reply = held.infer(_REQUEST, Deadline.after(0.15))
+    held.close()
+
+    assert isinstance(reply.exception(20), Overloaded)
+    assert _leases(service) == 0

@@ -40,6 +40,8 @@ def test_defaults_suit_a_laptop_and_trust_nobody() -> None:
         ("workers", 0), ("batch_rows", 0), ("queue_rows", 0), ("queue_bytes", 1023), ("max_waiting", 0),
         ("batch_rows", 1_000_001), ("queue_rows", 10**9 + 1), ("queue_s", 0), ("queue_s", -1.0), ("queue_s", 3601),
         ("queue_s", float("nan")), ("grpc_idle_s", 0), ("grpc_age_s", float("inf")),
+        ("upstream", "file:///etc"), ("upstream", "http://user:x@host/"), ("upstream_model", "a b"),
+        ("upstream_first_s", 0), ("upstream_parameters", "url"), ("upstream_max_n", 0), ("upstream_max_tokens", 0),
         ("fidelity", "roughly"), ("pickle", "sometimes"), ("per_model", {"churn": 3}),
         ("device", "tpu"), ("log_format", "xml"), ("log_level", "loud"),
         ("allow_version_mismatch", "perhaps"), ("models", 3), ("trust", 3),
@@ -121,6 +123,23 @@ def test_another_process_reads_the_same_settings_from_the_environment(given_valu
         for name, value in settings.as_environment().items():
             patch.setenv(name, value)
         assert Settings() == settings
+
+
+def test_key_of_the_upstream_goes_to_other_processes_and_is_shown_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(upstream="http://127.0.0.1/v1", upstream_key="sk-canary")  # type: ignore[arg-type]
+
+    for name, value in settings.as_environment().items():
+        monkeypatch.setenv(name, value)
+    read = Settings()
+
+    assert read == settings
+    assert read.generation is not None and read.generation.upstream.key == "sk-canary"
+    for shown in (repr(read), str(read), repr(read.generation), read.model_dump_json()):
+        assert "canary" not in shown
+
+
+def test_nothing_is_generated_without_an_upstream() -> None:
+    assert Settings(upstream_model="m").generation is None
 
 
 def test_every_setting_says_what_it_is() -> None:

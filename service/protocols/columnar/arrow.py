@@ -60,39 +60,39 @@ def read_stream(body: bytes, signature: Signature, parameters: Mapping[str, str]
         RequestTooLarge: more than `limit` bytes come out of it.
         InvalidRequest, InvalidRows: a table, but wrong for this model.
     """
-    pa = _arrow()
+    pa = arrow_library()
 
     def read() -> Any:
         whole = pa.py_buffer(body)
         with pa.ipc.open_stream(whole, options=pa.ipc.IpcReadOptions(use_threads=False)) as reader:
-            _check_schema(reader.schema, signature)
+            check_schema(reader.schema, signature)
             batches = []
             rows = packed = 0
             for message in pa.ipc.MessageReader.open_stream(whole):
                 packed += message_bytes(message.metadata, message.body)
-                _check_size(packed, limit)
+                check_size(packed, limit)
             for batch in reader:
                 rows += batch.num_rows
-                _check_size(rows * batch.num_columns, limit)  # of nulls and truths, more rows than bytes may come
+                check_size(rows * batch.num_columns, limit)  # of nulls and truths, more rows than bytes may come
                 batch.validate(full=True)
                 batches.append(batch)
             return pa.Table.from_batches(batches, reader.schema)
 
-    return _decode(pa, _reading("Arrow stream", pa, read), signature, limit)
+    return decode_table(pa, reading("Arrow stream", pa, read), signature, limit)
 
 
 def read_parquet(body: bytes, signature: Signature, parameters: Mapping[str, str], limit: int) -> Table:
     """All row groups of a file. Raises what `read_stream` does."""
-    pa = _arrow()
+    pa = arrow_library()
     from pyarrow import parquet
 
     def read() -> Any:
-        _check_size(parquet_bytes(body), limit)
+        check_size(parquet_bytes(body), limit)
         whole = pa.py_buffer(body)
         limits = {"thrift_string_size_limit": len(body) + 1, "thrift_container_size_limit": _MOST_ENTRIES}
         with parquet.ParquetFile(whole, **limits) as file:
             schema = file.schema_arrow
-        _check_schema(schema, signature)
+        check_schema(schema, signature)
         # Texts stay coded: a dictionary of one long text and a million rows would be a million long texts.
         texts = [field.name for field in schema if is_text(field.type)]
         with parquet.ParquetFile(whole, read_dictionary=texts, **limits) as file:
@@ -100,10 +100,10 @@ def read_parquet(body: bytes, signature: Signature, parameters: Mapping[str, str
         table.validate(full=True)
         return table
 
-    return _decode(pa, _reading("Parquet file", pa, read), signature, limit)
+    return decode_table(pa, reading("Parquet file", pa, read), signature, limit)
 
 
-def _arrow(refusal: type[RequestError] = UnsupportedMediaType) -> Any:
+def arrow_library(refusal: type[RequestError] = UnsupportedMediaType) -> Any:
     """pyarrow. Raises `refusal` where it is not installed."""
     try:
         import pyarrow
@@ -114,7 +114,7 @@ def _arrow(refusal: type[RequestError] = UnsupportedMediaType) -> Any:
     return pyarrow
 
 
-def _reading(what: str, pa: Any, read: Callable[[], T]) -> T:
+def reading(what: str, pa: Any, read: Callable[[], T]) -> T:
     """What `read` returns; whatever its bytes make pyarrow say is the caller's fault."""
     try:
         return read()
@@ -124,7 +124,7 @@ def _reading(what: str, pa: Any, read: Callable[[], T]) -> T:
         raise UnreadableRequest(f"the body is not a readable {what}: {reason}") from None
 
 
-def _check_size(size: int, limit: int) -> None:
+def check_size(size: int, limit: int) -> None:
     if size > limit:
         raise RequestTooLarge(f"the table is larger than {limit} bytes once it is unpacked")
 
@@ -132,7 +132,7 @@ def _check_size(size: int, limit: int) -> None:
 # -- from Arrow's columns to arrays --------------------------------------------------------------
 
 
-def _check_schema(schema: Any, signature: Signature) -> None:
+def check_schema(schema: Any, signature: Signature) -> None:
     """Raises InvalidRequest where a name comes twice, or InvalidRows for types that the columns do not take."""
     refuse_repeats(schema.names)
     kinds = schema.types
@@ -157,7 +157,7 @@ def _is_elsewhere(kind: Any, column: Column) -> bool:
     return is_moment(kind) and (getattr(kind, "tz", None) is None) != (column.timezone is None)
 
 
-def _decode(pa: Any, table: Any, signature: Signature, limit: int) -> Table:
+def decode_table(pa: Any, table: Any, signature: Signature, limit: int) -> Table:
     index = _index_of(table.schema.metadata) - set(signature.names)
     if index:
         table = table.drop_columns([name for name in table.column_names if name in index])
@@ -165,7 +165,7 @@ def _decode(pa: Any, table: Any, signature: Signature, limit: int) -> Table:
         raise InvalidRequest("expected at least one row")
     if (matrix := _matrix(pa, table, signature)) is not None:
         return decode_matrix(matrix, signature)
-    _check_size(sum(viewed_bytes(chunk) for column in table.columns for chunk in column.chunks), limit)
+    check_size(sum(viewed_bytes(chunk) for column in table.columns for chunk in column.chunks), limit)
     arrays = {name: _array(column) for name, column in zip(table.column_names, table.columns, strict=True)}
     return decode_arrays(arrays, signature)
 
@@ -213,7 +213,7 @@ def _array(column: Any) -> NDArray[Any]:
 
 def write_stream(reply: InferReply) -> bytes:
     """One record batch, a column per output, class, feature or target (`columnar/reply_table.py`)."""
-    pa = _arrow(NotAcceptable)
+    pa = arrow_library(NotAcceptable)
     table = _written(pa, reply)
     content = io.BytesIO()
     with pa.ipc.new_stream(content, table.schema) as writer:
@@ -223,7 +223,7 @@ def write_stream(reply: InferReply) -> bytes:
 
 def write_parquet(reply: InferReply) -> bytes:
     """The same columns as `write_stream`, in one file."""
-    pa = _arrow(NotAcceptable)
+    pa = arrow_library(NotAcceptable)
     from pyarrow import parquet
 
     content = io.BytesIO()
@@ -232,8 +232,13 @@ def write_parquet(reply: InferReply) -> bytes:
 
 
 def _written(pa: Any, reply: InferReply) -> Any:
-    columns = {name: arrow_array(pa, _plain(values)) for name, values in table_of(reply).items()}
+    columns = arrow_columns(pa, reply)
     return pa.Table.from_arrays(list(columns.values()), list(columns))
+
+
+def arrow_columns(pa: Any, reply: InferReply) -> dict[str, Any]:
+    """A pyarrow.Array for each column of the answer."""
+    return {name: arrow_array(pa, _plain(values)) for name, values in table_of(reply).items()}
 
 
 def _plain(values: NDArray[Any]) -> NDArray[Any]:

@@ -25,6 +25,35 @@ class Malformed(Exception):
 # -- Arrow IPC -----------------------------------------------------------------------------------
 
 
+def body_bytes(metadata: Any) -> int:
+    """How long the body of a message is, as its FlatBuffer says, which nobody has looked at yet.
+
+    Raises:
+        Malformed: it says nothing, or a negative size.
+    """
+    head = memoryview(metadata)
+    try:
+        at = _field(head, _root(head), 3)
+        size = 0 if at is None else int(struct.unpack_from("<q", head, at)[0])
+    except (struct.error, IndexError):
+        raise Malformed("the metadata of a message end too soon") from None
+    if size < 0:
+        raise Malformed("a message has a negative size")
+    return size
+
+
+def dictionary_of(metadata: Any) -> tuple[int, bool]:
+    """Of a message that brings a dictionary, and that pyarrow has verified: which, and whether it adds to it."""
+    head = memoryview(metadata)
+    dictionary = _table(head, _root(head), 2)
+    if dictionary is None:
+        raise Malformed("a dictionary is missing")
+    number, adds = _field(head, dictionary, 0), _field(head, dictionary, 2)
+    return (0 if number is None else int(struct.unpack_from("<q", head, number)[0])), adds is not None and bool(
+        head[adds]
+    )
+
+
 def message_bytes(metadata: Any, body: Any) -> int:
     """What the buffers of a message take, once they are unpacked.
 

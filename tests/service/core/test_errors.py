@@ -88,3 +88,15 @@ def test_log_hears_where_rows_are_wrong_and_no_value_of_them() -> None:
     assert str(error) == "row 3, column 'age': expected a number, got 'c4n4ry' (and 1 more)"
     assert error.for_log == "row 3, column 'age': expected a number (and 1 more)"
     assert UnknownModel().for_log == str(UnknownModel())
+
+
+def test_log_hears_which_field_is_wrong_and_neither_its_value_nor_a_name_that_a_caller_chose() -> None:
+    assert errors.InvalidField("user", "a text", "'canary'").for_log == "user: expected a text"
+    assert errors.UnknownField("canary", "others").for_log == "a field of an unknown name"
+
+
+def test_log_alone_hears_why_another_server_failed() -> None:
+    error = errors.UpstreamFailed("it cannot be reached", "Connection refused")
+
+    assert (str(error), error.for_log) == ("it cannot be reached", "it cannot be reached (Connection refused)")
+    assert str(errors.UpstreamSilent(2.0, "did not begin")) == "the language model did not begin within 2 seconds"

@@ -52,3 +52,8 @@ def test_unlimited_refuses_nothing() -> None:
 
     UNLIMITED.check_rows(table)
     UNLIMITED.check_answer({"predict": table.values[:, 0]})
+
+
+@pytest.mark.parametrize(("width", "rows"), [(1, 5), (3, 4), (100, 1)], ids=["rows", "cells", "at least one"])
+def test_the_most_rows_of_a_request_pass(width: int, rows: int) -> None:
+    assert Limits(rows=5, cells=12, reply_bytes=0).max_rows(width) == rows

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.core.artefact_errors import NameInvalid, NameReserved
-from service.core.names import RESERVED, check_model_name, check_name, is_name, parse_version
+from service.core.names import RESERVED, check_model_name, check_name, is_foreign_name, is_name, parse_version
 from service.protocols.routes import by_path
 from service.settings import DialectName
 from tests.faults.cases import fault
@@ -79,3 +79,13 @@ def test_model_is_called_as_names_are_spelt() -> None:
     for text in ("a..b", "...", "a/b"):
         with pytest.raises(NameInvalid):
             check_model_name(text)
+
+
+@pytest.mark.parametrize("text", ["llama3.2:1b", "org/Name-7B@main", "gpt-4o", "a+b"])
+def test_names_of_language_models_are_as_their_servers_spell_them(text: str) -> None:
+    assert is_foreign_name(text)
+
+
+@pytest.mark.parametrize("text", ["", "../x", "/x", "a b", "a\n", "é", "x" * 201, ":1b"])
+def test_what_could_be_more_than_a_name_is_none(text: str) -> None:
+    assert not is_foreign_name(text)

@@ -17,13 +17,15 @@ from tests.service.protocols.fake_server import FakeServer
 
 
 class Echo:
-    """Answers each piece with itself in capitals. Implements `Duplex`."""
+    """Answers each piece with itself in capitals, and is over with one of "enough". Implements `Duplex`."""
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
+        self.is_over = False
         self.closed = 0
 
     def feed(self, piece: bytes) -> Iterator[Future[bytes]]:
+        self.is_over = piece == b"enough"
         yield Done(piece.upper())
 
     def finish(self) -> Iterator[Future[bytes]]:

@@ -26,8 +26,11 @@ class Caller:
         self.pieces: list[bytes] = []
         self.is_complete = False
         self.in_pieces = 0
+        self.read = 0  # messages
+        self.read_before = 0  # the answer began
 
     async def receive(self) -> Any:
+        self.read += 1
         if self._messages:
             return self._messages.pop(0)
         await self.left.wait()
@@ -36,6 +39,7 @@ class Caller:
     async def send(self, message: Any) -> None:
         if message["type"] == "http.response.start":
             self.started = message
+            self.read_before = self.read
             return
         if message["body"]:
             self.pieces.append(message["body"])
@@ -46,11 +50,11 @@ class Caller:
     def _count(self) -> None:
         self.in_pieces += 1
 
-    async def ask(self, streams: Streams) -> None:
+    async def ask(self, streams: Streams, *headers: tuple[bytes, bytes]) -> None:
         streams.loop.adopt(asyncio.get_running_loop())
         scope = {
-            "type": "http", "method": "POST", "path": "/s", "query_string": b"", "headers": [], "http_version": "1.1",
-            "extensions": {IN_PIECES: self._count},
+            "type": "http", "method": "POST", "path": "/s", "query_string": b"", "headers": headers,
+            "http_version": "1.1", "extensions": {IN_PIECES: self._count},
         }  # fmt: skip
         async with asyncio.timeout(20):
             await _Endpoint(streams.api, streams.paths["/s"])(scope, self.receive, self.send)
@@ -126,3 +130,24 @@ async def test_body_whose_sender_leaves_is_given_up() -> None:
     assert (caller.pieces, caller.is_complete) == ([b"A"], False)
     assert [status for status, _ in streams.recorded] == [499]
     assert echo.closed
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("headers", "read"), [((), 0), (((b"expect", b"100-continue"),), 1)], ids=["sent", "held back"]
+)
+async def test_body_that_waits_to_be_asked_for_is_read_before_the_answer_begins(headers: Any, read: int) -> None:
+    caller = Caller((b"a", True), (b"b", False))
+
+    await caller.ask(echoing(Echo()), *headers)
+
+    assert (caller.read_before, caller.pieces) == (read, [b"A", b"B", b"END"])
+
+
+@pytest.mark.anyio
+async def test_body_is_read_no_further_than_it_is_answered() -> None:
+    caller = Caller((b"enough", True), (b"more", True))
+
+    await caller.ask(echoing(Echo()))
+
+    assert (caller.pieces, caller.is_complete) == ([b"ENOUGH", b"END"], True)

@@ -61,6 +61,17 @@ def test_stream_holds_a_place_and_no_seat_until_it_is_closed() -> None:
     streams.loop.stop()
 
 
+def test_place_is_free_once_the_server_may_write_the_end() -> None:
+    streams = counting(Count())
+    reply = ask(streams)
+
+    pieces = list(reply.body)
+
+    assert (pieces[-1], streams.api.places.taken) == (b"3", 0)
+    reply.body.close()
+    streams.loop.stop()
+
+
 @pytest.mark.parametrize("read", [0, 2], ids=["at once", "in the middle"])
 def test_stream_is_given_up_when_its_caller_leaves(read: int) -> None:
     count = Count(endless=True)
@@ -106,3 +117,44 @@ def test_body_that_breaks_off_ends_the_connection() -> None:
 
     assert [status for status, _ in streams.recorded] == [499]
     assert echo.closed
+
+
+def test_body_is_read_no_further_than_it_is_answered() -> None:
+    echo = Echo()
+    body = Input(b"enough" + b"x" * 100_000)
+    body.read = lambda size=-1: io.BytesIO.read(body, 6)  # type: ignore[method-assign]
+    streams = echoing(echo)
+    view = _View(streams.api, streams.paths["/s"], Seats(1))
+    environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/s", "CONTENT_LENGTH": "100006", "wsgi.input": body}
+
+    reply = view.answer(environ, "/s", {})
+    assert isinstance(reply, Streamed)
+
+    assert list(reply.body) == [b"ENOUGH"]
+    assert body.tell() == 6
+    reply.body.close()
+    assert streams.recorded == [(200, None)]
+
+
+@pytest.mark.parametrize(
+    ("headers", "read"), [({}, 0), ({"HTTP_EXPECT": "100-continue"}, 3)], ids=["sent", "held back"]
+)
+def test_body_that_waits_to_be_asked_for_is_read_before_the_answer_begins(headers: dict[str, str], read: int) -> None:
+    body = Input(b"abc")
+
+    reply = ask(echoing(Echo()), **{"CONTENT_LENGTH": "3", "wsgi.input": body, **headers})
+
+    assert body.tell() == read
+    assert list(reply.body) == [b"ABC", b"END"]
+
+
+def test_body_that_waits_to_be_asked_for_and_breaks_off_ends_the_connection() -> None:
+    echo = Echo()
+    streams = echoing(echo)
+    reply = ask(streams, b"", CONTENT_LENGTH="10", HTTP_EXPECT="100-continue")
+
+    with pytest.raises(ConnectionResetError):
+        next(reply.body)
+    reply.body.close()
+
+    assert (echo.closed, streams.api.places.taken) == (1, 0)

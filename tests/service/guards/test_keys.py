@@ -72,6 +72,12 @@ def test_no_key_at_all_is_refused() -> None:
         require_any(parse_keys(b'{"keys": []}'))
 
 
+def test_models_of_others_are_spelt_as_they_spell_them() -> None:
+    (key,) = parse_keys(file_of(models=["org/Name-7B:q4@main"])).values()
+
+    assert key.caller.models == {"org/Name-7B:q4@main"}
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -80,7 +86,7 @@ def test_no_key_at_all_is_refused() -> None:
         pytest.param({"sha256": ""}, "sha256 in 64", id="empty hash"),
         pytest.param({"sha256": ...}, "sha256 in 64", id="no hash"),
         pytest.param({"sha256": KEY}, "sha256 in 64", id="the key itself"),
-        pytest.param({"scopes": []}, "expected scopes, some of predict, metrics, admin", id="no scope"),
+        pytest.param({"scopes": []}, "expected scopes, some of predict, generate, metrics, admin", id="no scope"),
         pytest.param({"scopes": ["root"]}, "expected scopes", id="another scope"),
         pytest.param({"scopes": ["public"]}, "expected scopes", id="what needs no key"),
         pytest.param({"scopes": "predict"}, "expected scopes", id="scopes as text"),

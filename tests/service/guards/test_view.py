@@ -23,6 +23,9 @@ class Server:
         self.asked.append(target)
         return Future()
 
+    def hold(self, target: Target, *_: Any) -> Any:
+        self.asked.append(target)
+
     def version(self, target: Target) -> Any:
         if target.model is None and self.default is None:
             raise UnknownModel("2 models are served and none is the default")
@@ -96,6 +99,15 @@ def test_without_a_default_it_is_not_said_how_many_models_there_are() -> None:
     view(server, "churn").infer(Target(), lambda _: ...)  # type: ignore[arg-type,return-value]
 
     assert server.asked == [Target("")]
+
+
+@pytest.mark.parametrize(("asked", "found"), [(Target("iris", 2), Target("iris", 2)), (Target("churn"), Target(""))])
+def test_only_visible_models_are_held(asked: Target, found: Target) -> None:
+    server = Server()
+
+    view(server, "iris").hold(asked)
+
+    assert server.asked == [found]
 
 
 def test_lists_leave_the_others_out() -> None:

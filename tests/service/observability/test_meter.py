@@ -78,6 +78,9 @@ def test_all_other_events_are_counted() -> None:
     meter.fallback("onnx")
     meter.load("live")
     meter.restart("gpu")
+    meter.first_token(0.25)
+    meter.tokens("prompt", 40)
+    meter.tokens("prompt", 2)
     meter.fold()
 
     assert meter.counts.counters == {
@@ -86,10 +89,12 @@ def test_all_other_events_are_counted() -> None:
         "tandem_engine_fallbacks_total": {("onnx",): 1},
         "tandem_model_loads_total": {("live",): 1},
         "tandem_device_restarts_total": {("gpu",): 1},
+        "tandem_generation_tokens_total": {("prompt",): 42},
     }
     assert {name: found[()][-1] for name, found in meter.counts.histograms.items()} == {
         "tandem_batch_rows": 7,
         "tandem_batch_requests": 2,
+        "tandem_generation_first_token_seconds": 0.25,
     }
 
 

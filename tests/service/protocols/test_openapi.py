@@ -12,6 +12,7 @@ from service.protocols.columnar.formats import FORMS
 from service.protocols.contract import request_types
 from service.protocols.openapi import document
 from service.protocols.routes import table
+from service.protocols.streaming.routes import STREAMS
 from tests.service.protocols.fake_server import AGE, CITY, EXAMPLE, SHOP, signature_of
 
 SERVED = Served("shop", 3, SHOP, EXAMPLE)
@@ -56,6 +57,14 @@ def test_rows_and_answers_come_in_every_form(served: list[Served]) -> None:
 
 
 @served
+def test_streams_are_answered_in_their_own_form(served: list[Served]) -> None:
+    for path, operation in operations(document(served, table())):
+        if path.endswith("predict/stream"):
+            assert set(operation["requestBody"]["content"]) == set(STREAMS)
+            assert set(operation["responses"]["200"]["content"]) == set(STREAMS)
+
+
+@served
 def test_document_is_openapi_3_1_and_names_every_route(served: list[Served]) -> None:
     content = document(served, table())
 
@@ -92,7 +101,7 @@ def test_parameters_are_those_of_the_path(served: list[Served]) -> None:
 @served
 def test_every_operation_says_how_it_answers(served: list[Served]) -> None:
     for _, operation in operations(document(served, table())):
-        assert "200" in operation["responses"]
+        assert operation["responses"].keys() & {"200", "101"}
         assert ("requestBody" in operation) == ("415" in operation["responses"])
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.protocols.columnar.sizes import Compact, Malformed, message_bytes, parquet_bytes
+from service.protocols.columnar.sizes import Compact, Malformed, body_bytes, dictionary_of, message_bytes, parquet_bytes
 from tests.service.protocols.columnar.bodies import mixed_table, parquet_file, stream
 
 ROWS = 10_000
@@ -47,6 +48,34 @@ def test_a_buffer_that_declares_a_negative_size_is_malformed() -> None:
 def test_any_metadata_are_a_size_or_malformed(metadata: bytes, body: bytes) -> None:
     with contextlib.suppress(Malformed):
         assert message_bytes(metadata, body) >= 0
+
+
+def test_metadata_say_how_long_the_body_is() -> None:
+    messages = list(pa.ipc.MessageReader.open_stream(stream(mixed_table())))
+
+    assert [body_bytes(message.metadata) for message in messages] == [
+        0 if message.body is None else len(message.body) for message in messages
+    ]
+
+
+@given(metadata=st.binary(max_size=64))
+def test_any_metadata_have_a_body_or_are_malformed(metadata: bytes) -> None:
+    with contextlib.suppress(Malformed):
+        assert body_bytes(metadata) >= 0
+
+
+def test_dictionaries_say_which_they_are_and_whether_they_add() -> None:
+    options = pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True)
+    content = io.BytesIO()
+    first, more = (pa.array(texts).dictionary_encode() for texts in (["a"], ["a", "b"]))
+    with pa.ipc.new_stream(content, pa.schema({"x": first.type, "y": first.type}), options=options) as writer:
+        for column in (first, more):
+            writer.write(pa.record_batch([column, first.take(pa.array([0] * len(column)))], ["x", "y"]))
+
+    messages = pa.ipc.MessageReader.open_stream(content.getvalue())
+    found = [dictionary_of(message.metadata) for message in messages if message.type == "dictionary"]
+
+    assert found == [(0, False), (1, False), (0, True)]
 
 
 @pytest.mark.parametrize(
