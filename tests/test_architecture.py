@@ -28,7 +28,8 @@ ALLOWED: Final = {
     "protocols": {"core", "guards"},
     "generation": {"core", "protocols", "runtimes"},  # of the runtimes, their breaker
     "observability": {"core"},
-    "settings": {"core", "generation", "guards", "repository"},  # how rules and names to trust are spelt
+    "upstream_settings": {"generation"},
+    "settings": {"core", "guards", "repository", "upstream_settings"},  # how rules and names to trust are spelt
     "loading": {"core", "protocols", "repository", "runtimes", "scheduling"},
     "server": {"core", "repository"},
     "assembly": {
@@ -142,7 +143,7 @@ def test_entry_points_do_not_know_each_other() -> None:
         pytest.param({"click"}, ["cli", "signatures"], id="command line"),
         pytest.param({"structlog"}, ["observability"], id="logs"),
         pytest.param({"prometheus_client", "pynvml"}, ["observability"], id="metrics"),
-        pytest.param({"pydantic_settings"}, ["settings"], id="settings"),
+        pytest.param({"pydantic_settings"}, ["settings", "upstream_settings"], id="settings"),
     ],
 )
 def test_library_is_imported_only_where_it_belongs(libraries: set[str], places: list[str]) -> None:

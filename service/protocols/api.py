@@ -186,7 +186,7 @@ class Api:
             return self._finish(http, reply, started, None)
 
         def finish(done: Future[Reply]) -> Reply:
-            error = done.exception()
+            error = Unavailable("the service is stopping") if done.cancelled() else done.exception()
             if error is not None:
                 return self._finish(http, _problem(http, error), started, error)
             came = done.result()
