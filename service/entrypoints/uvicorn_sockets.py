@@ -54,6 +54,7 @@ class SocketProtocol(WSProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.logger = _quiet
+        self.close_timeout = PARTING_S
         self._writes = shared.writes
         self._is_broken = False
 

@@ -78,7 +78,8 @@ def every_method() -> Iterator[Case]:
         for method in own_methods(path):
             if "POST" in routes:
                 # `POST /predict` names no model, and there are several and no default.
-                status = (404 if path == "/predict" else 200) if method == "POST" else 405
+                answered = 415 if routes["POST"].reads_pieces else 404 if path == "/predict" else 200
+                status = answered if method == "POST" else 405
                 body: Any = {"x0": 0.5, "x1": -0.5}
             else:
                 answered = 426 if any(route.upgrades for route in routes.values()) else 200

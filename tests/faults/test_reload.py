@@ -214,7 +214,7 @@ def test_no_model_comes_over_the_network(root: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(socket.socket, "connect", lambda _, address: connected.append(address))
 
     takes = [route.path for route in table() if route.method in ("PUT", "POST")]
-    assert all(path.endswith("/predict") for path in takes)
+    assert all(path.endswith(("/predict", "/predict/stream")) for path in takes)
     with started(root, model_control=True) as tandem:
         tandem.server.unload("line").result(PATIENCE_S)
         query = {"url": "http://models.example/line.mar"}

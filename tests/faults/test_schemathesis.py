@@ -25,7 +25,7 @@ def test_answers_are_as_documented(front: Front, came: Came) -> None:
             str(environment("schemathesis") / "bin" / "python"), "-m", "schemathesis.cli",
             "run", f"{front.running.url}/openapi.json",
             "--include-path", "/models/people/predict", "--checks", ",".join(CHECKS),
-            "--phases", "examples,coverage,fuzzing", "--max-examples", "10", "--max-time", "8",
+            "--phases", "examples,coverage,fuzzing", "--max-examples", "10", "--max-time", "5",
             "--generation-deterministic", "--no-color",
         ],
         env={**os.environ, "NO_PROXY": "127.0.0.1"}, capture_output=True, text=True, timeout=PATIENCE_S, check=False,

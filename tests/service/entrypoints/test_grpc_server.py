@@ -439,9 +439,10 @@ def test_a_child_has_a_server_only_if_its_parent_has_none(when: str) -> None:
 
 
 _END: Final = """
-import threading
+import atexit, threading
 from tests.service.entrypoints.test_grpc_server import Beside, Pending, channel_to, infer, request
 
+atexit.register(lambda: asking.join(30))  # the last of all: it prints what came
 server = Pending()
 beside = Beside(server)
 beside.grpc.start()
