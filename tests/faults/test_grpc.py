@@ -365,7 +365,7 @@ def test_old_connection(came: Came) -> None:
 
 
 @fault("R05", sent="a call whose deadline is over when it comes", expected="DEADLINE_EXCEEDED, never an answer")
-@pytest.mark.parametrize("timeout", [b"0n", b"1n"])
+@pytest.mark.parametrize("timeout", [b"0n", b"0m"])
 def test_deadline_that_is_over(timeout: bytes, service: Grpc, came: Came) -> None:
     with h2.Connection(service.port) as connection:
         block = h2.call_headers(INFER, [(b"grpc-timeout", timeout)])
