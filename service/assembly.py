@@ -173,6 +173,8 @@ class Tandem:
         self._admission.reset()
         self.api.under_way.clear()
         self.api.places.forget()
+        if self.guard is not None:
+            self.guard.renew()
         self.loop.forget()
         self.figures.forget()
         self._loader = None  # its connections to other processes are the parent's

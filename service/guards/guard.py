@@ -91,6 +91,12 @@ class Guard:
         if rules.limit_store is not None:
             self._store = shared_windows(rules.limit_store, self._count)
 
+    def renew(self) -> None:
+        """For a forked child, which may have been forked while a thread of the parent's asked."""
+        for part in (self._keys, self._tokens, self._wrong, *self._windows.values()):
+            if part is not None:
+                part.renew()
+
     @property
     def may_wait(self) -> bool:
         """Whether `admit` may ask another machine, for which an event loop should not wait."""

@@ -81,6 +81,10 @@ class Windows:
         self._window = 0
         self._before: Mapping[str | int, int] = {}
         self._current: dict[str | int, int] = {}
+        self.renew()
+
+    def renew(self) -> None:
+        """For a forked child: a thread of the parent's may hold the lock."""
         self._lock = threading.Lock()
 
     def ask(self, caller: str, now: float) -> Verdict:

@@ -31,10 +31,14 @@ class Reread(Generic[T]):
     def __init__(self, path: Path, parse: Callable[[bytes], T], now: float) -> None:
         self._path = path
         self._parse = parse
-        self._looking = threading.Lock()
+        self.renew()
         self._seen = self._state()
         self._value = parse(path.read_bytes())
         self._next_look = now + LOOK_EVERY_S
+
+    def renew(self) -> None:
+        """For a forked child: a thread of the parent's may hold the lock."""
+        self._looking = threading.Lock()
 
     def value(self, now: float) -> T:
         """As of `now`, seconds of a clock that never steps back, or of up to LOOK_EVERY_S before."""

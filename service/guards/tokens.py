@@ -69,6 +69,10 @@ class Tokens:
         self._of: PublicKeys = {}
         self._known: dict[bytes, tuple[Caller, float]] = {}
 
+    def renew(self) -> None:
+        """For a forked child."""
+        self._keys.renew()
+
     def caller_with(self, token: str, now: float, wall: float) -> Caller | None:
         """`now` is seconds of a clock that never steps back, `wall` those since 1970."""
         keys = self._keys.value(now)

@@ -236,3 +236,16 @@ def test_public_keys_that_cannot_be_used_are_said_at_once(tmp_path: Path) -> Non
 
     with pytest.raises(CannotGuard, match=r"jwks.json cannot be used: expected a JSON Web Key Set"):
         Guard(AccessRules(jwks_file=tmp_path / "jwks.json"))
+
+
+def test_child_that_is_forked_while_others_ask_does_not_wait_for_them(clock: Clock, write: Callable[..., Path]) -> None:
+    of = guard(clock, keys_file=write("shop"), rate=Rate(5, 60))
+    ask(of, {"authorization": f"Bearer {KEY}"})
+    for held in (of._wrong, *of._windows.values()):
+        held._lock.acquire()  # by a thread that the child does not have
+
+    of.renew()
+
+    assert ask(of, {"authorization": f"Bearer {KEY}"}).name == "shop"
+    with pytest.raises(Unauthenticated):
+        ask(of, {"authorization": "Bearer wrong"})
