@@ -155,7 +155,7 @@ def test_the_module_has_nothing_but_app_to_build() -> None:
 def test_app_is_built_once_from_the_environment(models: Path) -> None:
     code = (
         "import service.entrypoints.flask_app as m; a = m.app; assert m.app is a; "
-        "print(a.extensions['tandem'].tandem.settings.models)"
+        "tandem = a.extensions['tandem'].tandem; print(tandem.settings.models); tandem.stop()"
     )
 
     told = subprocess.run(
