@@ -84,6 +84,8 @@ def tandem_serve(
         return (*TANDEM, "serve", *arguments, "--port", str(port), "--log-format", "json")
 
     with running(command, log=log, environment=environment, ends_with=ends_with) as server:
+        if "--workers" in arguments:
+            eventually(lambda: are_ready(server), "workers that are all ready")
         yield server
 
 
@@ -170,6 +172,12 @@ def _start(command: Callable[[int], tuple[str, ...]], log: Path, environment: Ma
             raise
         _kill(process)
     raise AssertionError(f"the server ended before it was ready:\n{told}")
+
+
+def are_ready(server: Running) -> bool:
+    """Whether whoever takes a connection is ready: of several workers, one may still load its models."""
+    with ThreadPoolExecutor(8) as pool:
+        return all(pool.map(lambda _: _is_ready(server), range(40)))
 
 
 def _is_ready(server: Running) -> bool:

@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service import __version__
 from service.protocols.route import Scope
 from service.protocols.routes import DIALECTS, table
-from tests.conformance.servers import CLIENT, SERVERS, Running, eventually, tandem_serve
+from tests.conformance.servers import SERVERS, Running, eventually, tandem_serve
 from tests.conformance.wire import request, talk
 from tests.faults.cases import Came, fault
 from tests.faults.fronts import GOOD, MODEL, PREDICT, Front, is_problem
@@ -297,11 +297,6 @@ def predictions(running: Running) -> float:
     return total(scraped(running), "tandem_predictions_total", model="numbers", outcome="ok")
 
 
-def are_ready(running: Running) -> bool:
-    """Each connection is one worker's, whichever takes it."""
-    return all(CLIENT.get(f"{running.url}/health/ready").status_code == 200 for _ in range(20))
-
-
 def predict(running: Running) -> None:
     (reply,) = talk(running.port, [request("POST", PREDICT, BODY, headers=[JSON])])
     assert reply.status == 200, reply.body
@@ -315,7 +310,6 @@ def predict(running: Running) -> None:
 def test_scrapes_show_all_workers_living_or_dead(workers: tuple[Running, Path], came: Came) -> None:
     running, folder = workers
     eventually(lambda: total(scraped(running), "tandem_processes") == 2, "two workers")
-    eventually(lambda: are_ready(running), "models in both")
     for _ in range(30):
         predict(running)
     eventually(lambda: predictions(running) == 30, "the sum of both")
