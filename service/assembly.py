@@ -17,7 +17,7 @@ from service.guards.places import Places
 from service.hosting import Hosts
 from service.loading.elsewhere import Elsewhere
 from service.loading.loader import Loader
-from service.loading.memory import give_back
+from service.loading.memory import give_back, settle
 from service.loading.sandbox import Sandbox
 from service.protocols.api import Api
 from service.protocols.framing import Framing
@@ -71,6 +71,7 @@ class Tandem:
         )
         self._loader: Loader | None = None
         self._sandbox = sandbox_of(settings)
+        self._settled_after = 0
         self._catalog = Catalog(
             PatientSource(source_of(settings), settings.scan_timeout_s),
             patient(self._load, settings.load_timeout_s),
@@ -128,6 +129,10 @@ class Tandem:
             if self.settings.load_first:
                 self._wait_until_loaded()
             self._start_parts()
+
+    def turns_away(self) -> bool:
+        """Whether predictions that came now would be turned away, without waiting for anybody."""
+        return self._admission.is_full and not self.api.admission_may_wait
 
     def drain(self) -> None:
         """Not ready any more, and every answer closes its connection; all else goes on."""
@@ -208,6 +213,9 @@ class Tandem:
         self._catalog.poll()
         if self._sandbox is not None:
             self._sandbox.rest()
+        if (changes := self._catalog.changes) != self._settled_after:
+            settle()
+            self._settled_after = changes
 
     def _load(self, found: Found) -> Loaded:
         with self.figures.loading():

@@ -20,11 +20,11 @@ from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wsgi import get_input_stream
 
 from service.assembly import Tandem
-from service.core.errors import RequestError
+from service.core.errors import Overloaded, RequestError
 from service.entrypoints.flask_socket import connection_of, converse
 from service.entrypoints.flask_streams import Streamed, streamed
 from service.entrypoints.limits import SocketLimits
-from service.entrypoints.seats import Seats
+from service.entrypoints.seats import TURN_AWAY, NeedsThread, Seats
 from service.entrypoints.worker import drain_when_told, share_interpreter
 from service.observability.logs import configure_logs
 from service.observability.stray import catch_strays
@@ -139,15 +139,18 @@ class _Direct:
 
     def _reply(self, environ: WSGIEnvironment) -> HttpReply | Streamed | None:
         path: str = environ["PATH_INFO"]
+        is_turned_away = getattr(environ["wsgi.input"], TURN_AWAY, False)
         if not path.startswith("/") or path.startswith("//") or path.endswith("\n"):
             http = _request(environ, path)
             return _misframed(self._api, http, environ) or self._api.not_found(http)
         # What is not ASCII is for Werkzeug to decode.
-        if environ["REQUEST_METHOD"] != "POST" or not path.isascii() or self._is_watched():
-            return None
-        for pattern, view in self._patterns:
-            if (match := pattern.fullmatch(path)) is not None:
-                return view.answer(environ, path, match.groupdict())
+        if environ["REQUEST_METHOD"] == "POST" and path.isascii() and not self._is_watched():
+            for pattern, view in self._patterns:
+                if (match := pattern.fullmatch(path)) is not None:
+                    answer = view.turn_away if is_turned_away else view.answer
+                    return answer(environ, path, match.groupdict())
+        if is_turned_away:
+            raise NeedsThread
         return None
 
     def _is_watched(self) -> bool:
@@ -176,10 +179,17 @@ class _View:
     def __call__(self, **path_params: str) -> Response:
         return _response(self.answer(request.environ, request.path, path_params))
 
+    def turn_away(self, environ: WSGIEnvironment, path: str, path_params: Mapping[str, str]) -> HttpReply:
+        """For a prediction for which there was no room. Raises NeedsThread for all else."""
+        route = self.methods_of_path.get(environ["REQUEST_METHOD"])
+        if route is None or not route.needs_room:
+            raise NeedsThread
+        http, refused = self._admit(environ, path, path_params)
+        return refused or self._api.refuse(http, Overloaded("there was no room when it came"))
+
     def answer(self, environ: WSGIEnvironment, path: str, path_params: Mapping[str, str]) -> HttpReply | Streamed:
-        http = _request(environ, path, path_params)
-        place(http, self.methods_of_path)
-        if (refused := _misframed(self._api, http, environ) or self._api.admit(self.methods_of_path, http)) is not None:
+        http, refused = self._admit(environ, path, path_params)
+        if refused is not None:
             return refused
         if http.method in ("GET", "HEAD", "OPTIONS") and not _has_body(environ):
             return self._answer(http, environ)
@@ -194,6 +204,14 @@ class _View:
             return self._read(environ, http) or self._answer(http, environ)
         finally:
             self._seats.give(taken_at)
+
+    def _admit(
+        self, environ: WSGIEnvironment, path: str, path_params: Mapping[str, str]
+    ) -> tuple[HttpRequest, HttpReply | None]:
+        """The request, and its reply where that needs nothing of its body."""
+        http = _request(environ, path, path_params)
+        place(http, self.methods_of_path)
+        return http, _misframed(self._api, http, environ) or self._api.admit(self.methods_of_path, http)
 
     def _read(self, environ: WSGIEnvironment, http: HttpRequest) -> HttpReply | None:
         """Takes the body; a reply where there is none."""

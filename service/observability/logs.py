@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
+import threading
+from collections import deque
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
@@ -31,6 +34,8 @@ _COMMANDS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\u
 _access = structlog.get_logger("tandem.access")
 # Where lines of requests go, past the processors above, which take ten times as long (38 µs each).
 _direct: logging.StreamHandler[Any] | None = None
+_waiting: Final[deque[str]] = deque()
+_writes = threading.Lock()  # held by who writes what waits
 _lines: Lines | None = None
 
 
@@ -165,12 +170,32 @@ def _write(handler: logging.StreamHandler[Any], fields: dict[str, Any]) -> bool:
         return False
     if not line.isascii():  # the processors escape what readers of lines might take for the end of one
         return False
-    handler.acquire()
-    try:
-        handler.stream.write(line)
-        handler.flush()
-    except (OSError, ValueError):  # a full disk, a closed stream: no reason to fail a request
-        handler.handleError(logging.LogRecord("tandem.access", logging.INFO, "", 0, "request", (), None))
-    finally:
-        handler.release()
+    _waiting.append(line)
+    _write_waiting(handler)
     return True
+
+
+def _write_waiting(handler: logging.StreamHandler[Any]) -> None:
+    """Nobody waits for another: whoever writes takes along what comes meanwhile, and looks again at the end."""
+    while _waiting and _writes.acquire(blocking=False):
+        handler.acquire()
+        try:
+            while _waiting:
+                handler.stream.write(_waiting.popleft())
+            handler.flush()
+        except (OSError, ValueError):  # a full disk, a closed stream: no reason to fail a request
+            handler.handleError(logging.LogRecord("tandem.access", logging.INFO, "", 0, "request", (), None))
+        finally:
+            handler.release()
+            _writes.release()
+
+
+def _forget() -> None:
+    """In a forked child nobody writes, and what waits is the parent's."""
+    global _writes
+    _writes = threading.Lock()
+    _waiting.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

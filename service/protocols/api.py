@@ -7,6 +7,7 @@ bytes. All that decides what is written happens here, once for both frameworks.
 from __future__ import annotations
 
 import os
+import random
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -44,6 +45,11 @@ from service.protocols.status import problem_reply
 
 # What a caller may choose as its request id: safe in a header and in a log line.
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:@=+/-]{1,128}", re.ASCII)
+# Ids of ours tell requests apart, and are no secret. The system would be asked for each, and a thread that asks it may
+# lose the interpreter to one that computes.
+_ids: Final = random.Random()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_ids.seed)
 
 TIMEOUT_HEADER: Final = "x-request-timeout-ms"
 TEXT: Final = "text/plain; charset=utf-8"
@@ -153,7 +159,7 @@ class Api:
             require_allowed(route.scope, model_control=self._model_control)
             if route.streams:
                 self.places.take(http, self.name_of(caller, http))
-            elif route.scope is Scope.PREDICT and route.method != "GET":  # for which nothing waits
+            elif route.needs_room:
                 self._require_room()
         except Exception as error:
             return self._refuse(http, error)
@@ -312,4 +318,4 @@ def allowed_methods(methods: Mapping[str, Route]) -> list[str]:
 
 def request_id(given: str | None) -> str:
     """The caller's own id where it is fit for a log line, else a fresh one."""
-    return given if given is not None and _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
+    return given if given is not None and _REQUEST_ID.fullmatch(given) else f"{_ids.getrandbits(128):032x}"

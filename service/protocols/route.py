@@ -61,6 +61,11 @@ class Route:
     upgrades: bool = False
     operation: Mapping[str, Any] | None = field(default=None, hash=False, compare=False)
 
+    @property
+    def needs_room(self) -> bool:
+        """Whether what it is asked for may have to wait in the queue of predictions."""
+        return self.scope is Scope.PREDICT and self.method != "GET" and not self.streams
+
 
 def route_of(methods: Mapping[str, Route], method: str) -> Route | None:
     """The one of `methods` that answers. A HEAD is a GET whose body the web server leaves out."""

@@ -58,6 +58,7 @@ class Catalog:
         self._snapshot = Snapshot()
         self._given: Mapping[str, Order] = {}
         self._first_poll_done = False
+        self.changes = 0  # how often a version was brought in, or is gone: memory was taken, or is free
 
     # -- what is on disk becomes what is live ----------------------------------------------------
 
@@ -210,6 +211,7 @@ class Catalog:
     def _bring_in(self, found: Found, order: Order) -> None:
         """Load one version beside whatever serves now, and put it in its place if it is good."""
         version = Version(found, order)
+        self.changes += 1
         try:
             loaded = self._load(found)
         except (Exception, SystemExit) as error:  # code in a model may call sys.exit
@@ -241,13 +243,17 @@ class Catalog:
     def _drain(self, version: Version) -> None:
         version.move(State.DRAINING)
         if version.leases == 0:
-            version.move(State.GONE)
+            self._let_go(version)
 
     def _release(self, version: Version) -> None:
         with self._lock:
             version.leases -= 1
             if version.leases == 0 and version.state is State.DRAINING:
-                version.move(State.GONE)
+                self._let_go(version)
+
+    def _let_go(self, version: Version) -> None:
+        version.move(State.GONE)
+        self.changes += 1
 
     def forget(self) -> None:
         """For a forked child: nothing is live yet.

@@ -57,20 +57,25 @@ class Admission:
             with self._lock:
                 self._slowness += LEARNS * (slowness - self._slowness)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether any request would be turned away, as far as can be said without having read it.
+
+        Takes no lock: whoever passes is asked again by `enter`.
+        """
+        return self._requests > 0 and (
+            self.rows >= self._max_rows or self.bytes >= self._max_bytes or self._wait_s() > self._longest_s
+        )
+
     def require_room(self) -> None:
         """To be asked before anything of a request is read, which costs as much as to refuse ten.
 
-        Takes no lock: whoever passes is asked again by `enter`.
-
         Raises:
-            Overloaded: whatever it asks for, it would be turned away, as far as can be said without having read it.
+            Overloaded: it is full.
         """
-        if not self._requests:
-            return
-        if self.rows >= self._max_rows or self.bytes >= self._max_bytes:
-            raise Overloaded(self._refusal(), self._retry_after_s())
-        if (wait_s := self._wait_s()) > self._longest_s:
-            raise Overloaded(_too_long(wait_s, self._longest_s), self._retry_after_s())
+        if self.is_full:
+            wait_s, may_s = self._wait_s(), self._longest_s
+            raise Overloaded(_too_long(wait_s, may_s) if wait_s > may_s else self._refusal(), self._retry_after_s())
 
     def enter(self, rows: int, size: int, seconds: float) -> None:
         """Count a request of `rows` rows, `size` bytes and a share of `seconds` in a batch.

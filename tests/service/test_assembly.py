@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -30,6 +31,7 @@ from service.protocols.routes import by_path
 from service.repository.sources import BareFile, Folder
 from service.scheduling.lane import TURNS
 from service.settings import Settings
+from tests.conformance.servers import eventually
 from tests.faults.cases import fault
 from training.export import export
 
@@ -212,6 +214,28 @@ def test_service_that_nobody_holds_leaves_the_memory(models: Path) -> None:
     gc.collect()
 
     assert memory() is None
+
+
+def test_the_collector_of_garbage_passes_by_what_is_loaded_until_it_is_let_go(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        export(LinearRegression().fit(_X, _X[:, 0]), _X, name=name, repository=tmp_path)
+    tandem = Tandem(Settings(models=tmp_path, poll_s=0.05))
+    catalog = tandem._catalog
+    tandem.start()
+    try:
+        eventually(lambda: catalog.is_loaded and tandem._settled_after == catalog.changes, "the models")
+        frozen = gc.get_freeze_count()
+        lease = catalog.lease(Target("second"))
+        memory = weakref.ref(lease.loaded.submit.__self__)  # type: ignore[attr-defined]
+        lease.release()
+        del lease
+        shutil.rmtree(tmp_path / "second")
+        eventually(lambda: memory() is None, "the memory of what was let go")
+    finally:
+        tandem.stop()
+        gc.unfreeze()
+
+    assert frozen > 10_000
 
 
 def test_settings_say_whether_a_folder_or_a_file_is_served(tmp_path: Path) -> None:

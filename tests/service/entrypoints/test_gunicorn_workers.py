@@ -22,9 +22,11 @@ from service.core.errors import (
     TargetTooLong,
     UnreadableRequest,
 )
-from service.entrypoints import gunicorn_workers
-from service.entrypoints.gunicorn_workers import SMALL_BODY_BYTES, _Connection, _meaning, _Progress, worker_of
+from service.entrypoints import gunicorn_connections
+from service.entrypoints.gunicorn_connections import SMALL_BODY_BYTES, Connection, Progress
+from service.entrypoints.gunicorn_workers import _meaning, worker_of
 from service.entrypoints.limits import IN_PIECES, HttpLimits
+from service.entrypoints.seats import TURN_AWAY, NeedsThread
 
 LIMITS = HttpLimits(
     headers_timeout_s=5,
@@ -38,35 +40,33 @@ START = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, _Connection]]:
+def pair() -> Iterator[tuple[socket.socket, Connection]]:
     """A client, and its connection as the worker has it."""
     client, accepted = socket.socketpair()
     with client, accepted:
         worker: Any = SimpleNamespace(cfg=config.Config(), limits=LIMITS)
-        connection = _Connection(worker, accepted, ("127.0.0.1", 1), ("127.0.0.1", 2))
+        connection = Connection(worker, accepted, ("127.0.0.1", 1), ("127.0.0.1", 2))
         yield client, connection
 
 
 @pytest.mark.parametrize(
     ("parts", "progress"),
     [
-        pytest.param([], _Progress.READING, id="nothing yet"),
-        pytest.param([START], _Progress.READING, id="some headers"),
-        pytest.param([START + b"\r\n"], _Progress.READY, id="no body"),
-        pytest.param([START, b"Content-Length: 3\r\n\r", b"\nab"], _Progress.READING, id="some of the body"),
-        pytest.param([START, b"content-length:3\r\n\r\nab", b"c"], _Progress.READY, id="all of the body"),
+        pytest.param([], Progress.READING, id="nothing yet"),
+        pytest.param([START], Progress.READING, id="some headers"),
+        pytest.param([START + b"\r\n"], Progress.READY, id="no body"),
+        pytest.param([START, b"Content-Length: 3\r\n\r", b"\nab"], Progress.READING, id="some of the body"),
+        pytest.param([START, b"content-length:3\r\n\r\nab", b"c"], Progress.READY, id="all of the body"),
         pytest.param(
-            [START + b"Content-Length: %d\r\n\r\n" % (SMALL_BODY_BYTES + 1)], _Progress.READY, id="a large body"
+            [START + b"Content-Length: %d\r\n\r\n" % (SMALL_BODY_BYTES + 1)], Progress.READY, id="a large body"
         ),
-        pytest.param([START + b"Transfer-Encoding: chunked\r\n\r\n"], _Progress.READY, id="chunks"),
-        pytest.param(
-            [START + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\n"], _Progress.READY, id="waits for us"
-        ),
-        pytest.param([b"GET / HTTP/1.1\n\n"], _Progress.READY, id="for the parser to refuse"),
+        pytest.param([START + b"Transfer-Encoding: chunked\r\n\r\n"], Progress.READY, id="chunks"),
+        pytest.param([START + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\n"], Progress.READY, id="waits for us"),
+        pytest.param([b"GET / HTTP/1.1\n\n"], Progress.READY, id="for the parser to refuse"),
     ],
 )
 def test_a_request_is_ready_when_it_is_there(
-    pair: tuple[socket.socket, _Connection], parts: list[bytes], progress: _Progress
+    pair: tuple[socket.socket, Connection], parts: list[bytes], progress: Progress
 ) -> None:
     client, connection = pair
     seen = connection.receive()
@@ -81,11 +81,11 @@ def test_a_request_is_ready_when_it_is_there(
 @pytest.mark.parametrize(
     ("sent", "progress"),
     [
-        pytest.param(b"", _Progress.CLOSED, id="before the headers"),
-        pytest.param(START + b"Content-Length: 3\r\n\r\na", _Progress.READY, id="within the body: the app says so"),
+        pytest.param(b"", Progress.CLOSED, id="before the headers"),
+        pytest.param(START + b"Content-Length: 3\r\n\r\na", Progress.READY, id="within the body: the app says so"),
     ],
 )
-def test_a_caller_that_leaves(pair: tuple[socket.socket, _Connection], sent: bytes, progress: _Progress) -> None:
+def test_a_caller_that_leaves(pair: tuple[socket.socket, Connection], sent: bytes, progress: Progress) -> None:
     client, connection = pair
     client.sendall(sent)
     connection.receive()
@@ -102,7 +102,7 @@ def test_a_caller_that_leaves(pair: tuple[socket.socket, _Connection], sent: byt
     ],
 )
 def test_it_makes_no_sense_to_read_on(
-    pair: tuple[socket.socket, _Connection], sent: bytes, error: type[Exception]
+    pair: tuple[socket.socket, Connection], sent: bytes, error: type[Exception]
 ) -> None:
     client, connection = pair
     client.sendall(sent)
@@ -111,7 +111,7 @@ def test_it_makes_no_sense_to_read_on(
         connection.receive()
 
 
-def test_the_parser_gets_what_was_read_and_reads_on(pair: tuple[socket.socket, _Connection]) -> None:
+def test_the_parser_gets_what_was_read_and_reads_on(pair: tuple[socket.socket, Connection]) -> None:
     client, connection = pair
     client.sendall(START + b"Transfer-Encoding: chunked\r\n\r\n3\r\nab")
     connection.receive()
@@ -132,7 +132,7 @@ def test_the_parser_gets_what_was_read_and_reads_on(pair: tuple[socket.socket, _
         pytest.param(b"Transfer-Encoding: chunked\r\nContent-Length: 1\r\n", errors.InvalidHeader, id="two framings"),
     ],
 )
-def test_framing_is_strict(pair: tuple[socket.socket, _Connection], headers: bytes, error: type[Exception]) -> None:
+def test_framing_is_strict(pair: tuple[socket.socket, Connection], headers: bytes, error: type[Exception]) -> None:
     client, connection = pair
     client.sendall(START + headers + b"\r\n")
     connection.receive()
@@ -150,9 +150,9 @@ def test_framing_is_strict(pair: tuple[socket.socket, _Connection], headers: byt
     ],
 )
 def test_chunks_are_bounded(
-    pair: tuple[socket.socket, _Connection], body: bytes, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+    pair: tuple[socket.socket, Connection], body: bytes, error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gunicorn_workers, "MAX_CHUNKS", 2)
+    monkeypatch.setattr(gunicorn_connections, "MAX_CHUNKS", 2)
     client, connection = pair
     client.sendall(START + b"Transfer-Encoding: chunked\r\n\r\n" + body)
     connection.receive()
@@ -163,9 +163,9 @@ def test_chunks_are_bounded(
 
 
 def test_a_body_that_is_answered_while_it_comes_has_any_number_of_chunks(
-    pair: tuple[socket.socket, _Connection], monkeypatch: pytest.MonkeyPatch
+    pair: tuple[socket.socket, Connection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gunicorn_workers, "MAX_CHUNKS", 2)
+    monkeypatch.setattr(gunicorn_connections, "MAX_CHUNKS", 2)
     client, connection = pair
     client.sendall(START + b"Transfer-Encoding: chunked\r\n\r\n")
     connection.receive()
@@ -178,7 +178,7 @@ def test_a_body_that_is_answered_while_it_comes_has_any_number_of_chunks(
 
 
 def test_a_body_that_is_answered_while_it_comes_has_its_time_for_each_piece(
-    pair: tuple[socket.socket, _Connection],
+    pair: tuple[socket.socket, Connection],
 ) -> None:
     client, connection = pair
     client.sendall(START + b"Content-Length: 2\r\n\r\n")
@@ -196,7 +196,7 @@ def test_a_body_that_is_answered_while_it_comes_has_its_time_for_each_piece(
         unreader.read()
 
 
-def test_a_body_that_does_not_come_is_given_up(pair: tuple[socket.socket, _Connection]) -> None:
+def test_a_body_that_does_not_come_is_given_up(pair: tuple[socket.socket, Connection]) -> None:
     client, connection = pair
     client.sendall(START + b"Transfer-Encoding: chunked\r\n\r\n")
     connection.receive()
@@ -231,3 +231,99 @@ def test_workers_are_gunicorns_own_but_for_what_is_mended(name: str, base: type[
 
     assert issubclass(worker, base)
     assert worker.handle_error is not base.handle_error
+
+
+@pytest.mark.parametrize(
+    ("sent", "is_small_post"),
+    [
+        pytest.param(START + b"Content-Length: 2\r\n\r\n{}", True, id="all of it"),
+        pytest.param(START + b"Content-Length: 70000\r\n\r\n{}", False, id="a large body"),
+        pytest.param(START + b"Transfer-Encoding: chunked\r\n\r\n", False, id="chunks"),
+        pytest.param(START + b"\r\n", False, id="no body"),
+        pytest.param(b"GET / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}", False, id="no POST"),
+    ],
+)
+def test_what_may_be_turned_away_by_the_loop(
+    pair: tuple[socket.socket, Connection], sent: bytes, is_small_post: bool
+) -> None:
+    client, connection = pair
+    client.sendall(sent)
+
+    assert connection.receive() is Progress.READY
+    assert connection.is_small_post is is_small_post
+
+
+def test_a_body_that_broke_off_is_not_turned_away(pair: tuple[socket.socket, Connection]) -> None:
+    client, connection = pair
+    client.sendall(START + b"Content-Length: 2\r\n\r\n{")
+    connection.receive()
+    client.shutdown(socket.SHUT_WR)
+
+    assert connection.receive() is Progress.READY
+    assert not connection.is_small_post
+
+
+class Loop:
+    """A worker with threads whose loop is the test. `app` is what answers, called with the body of a request."""
+
+    def __init__(self, app: Any, *, is_full: bool) -> None:
+        self.worker: Any = object.__new__(worker_of("gthread", LIMITS))
+        self.worker._turns_away = lambda: is_full
+        self.worker._heads, self.worker._bodies = {}, {}
+        self.worker.handle = self._handle
+        self.worker.finish_request = lambda conn, done: self.answered.append(done.result())
+        self.worker.enqueue_req = lambda conn: self.for_threads.append(next(conn.parser).body.read())
+        self._app = app
+        self.answered: list[Any] = []
+        self.for_threads: list[bytes] = []
+
+    def _handle(self, connection: Connection) -> Any:
+        request = next(connection.parser)
+        setattr(request.body, TURN_AWAY, connection.is_turned_away)
+        return self._app(request.body)
+
+
+def test_where_there_is_no_room_the_loop_answers_itself(pair: tuple[socket.socket, Connection]) -> None:
+    client, connection = pair
+    client.sendall(START + b"Content-Length: 2\r\n\r\n{}")
+    loop = Loop(lambda body: getattr(body, TURN_AWAY), is_full=True)
+
+    assert loop.worker._advance(connection)
+
+    assert (loop.answered, loop.for_threads) == ([True], [])
+    assert not connection.is_turned_away
+
+
+def _needs_thread(body: Any) -> Any:
+    raise NeedsThread
+
+
+@pytest.mark.parametrize(
+    ("app", "is_full"),
+    [
+        pytest.param(_needs_thread, True, id="the app needs one"),
+        pytest.param(lambda body: pytest.fail("asked"), False, id="there is room"),
+    ],
+)
+def test_what_needs_a_thread_gets_one(pair: tuple[socket.socket, Connection], app: Any, is_full: bool) -> None:
+    client, connection = pair
+    client.sendall(START + b"Content-Length: 2\r\n\r\n{}")
+    loop = Loop(app, is_full=is_full)
+
+    assert loop.worker._advance(connection)
+
+    assert (loop.answered, loop.for_threads) == ([], [b"{}"])
+
+
+def test_the_arbiter_is_told_now_and_then_that_a_worker_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[float] = []
+    monkeypatch.setattr(GunicornThreads, "notify", lambda self: told.append(time.monotonic()))
+    worker: Any = object.__new__(worker_of("gthread", LIMITS))
+    worker._notifies_at = 0.0
+
+    for _ in range(100):
+        worker.notify()
+    worker._notifies_at = 0.0
+    worker.notify()
+
+    assert len(told) == 2

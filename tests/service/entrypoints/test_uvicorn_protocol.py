@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import pickle
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -114,6 +116,22 @@ async def test_requests_on_one_connection_are_answered_in_order() -> None:
     await until(lambda: transport.written.endswith(b"/two"))
     assert transport.written.index(b"/one") < transport.written.index(b"/two")
     assert not transport.is_closing()
+
+
+async def test_a_request_leaves_nothing_for_the_collector_of_garbage() -> None:
+    protocol, transport = Service().connect()
+    gc.disable()
+    try:
+        protocol.data_received(POST + b"Content-Length: 1\r\n\r\nx")
+        await until(lambda: transport.written.endswith(b"/post"))
+        first = weakref.ref(protocol.cycle)
+        protocol.data_received(GET % b"second")
+        await until(lambda: transport.written.endswith(b"/second"))
+        await asyncio.sleep(0)  # the task of the first has ended, too
+
+        assert first() is None
+    finally:
+        gc.enable()
 
 
 async def test_fields_behind_the_body_are_no_headers() -> None:

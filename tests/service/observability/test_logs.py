@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -66,6 +67,26 @@ def test_request_is_one_line_with_its_id(logs: Callable[[], str]) -> None:
         "event": "request", "level": "info", "logger": "tandem.access", "method": "POST", "path": "/predict",
         "status": 200, "ms": 1.235, "request_id": "abc",
     }  # fmt: skip
+
+
+def test_nobody_waits_for_another_who_writes(logs: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    configure_logs("json", "info")
+    (handler,) = logging.getLogger().handlers
+    assert isinstance(handler, logging.StreamHandler)
+    write, is_first = handler.stream.write, [True]
+
+    def slow(text: str) -> int:
+        if is_first.pop() if is_first else False:
+            other = threading.Thread(target=_access, kwargs={"request_id": "second"})
+            other.start()
+            other.join(60)
+            assert not other.is_alive()
+        return write(text)
+
+    monkeypatch.setattr(handler.stream, "write", slow)
+    _access(request_id="first")
+
+    assert [line["request_id"] for line in _read(logs)] == ["first", "second"]
 
 
 @fault("O02", sent="CRLF, ANSI codes, quotes, U+2028 in method, path, detail", expected="one JSON object in one line")
