@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -22,7 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,10 +36,10 @@ NAMES: Final = ("Tandem FastAPI, uvicorn", "Tandem Flask, granian", "Tandem Flas
 PATH: Final = "/predict"
 MODEL: Final = "nearest"
 
-# A search of so many rows takes some 5 ms, and requests are not merged: the model, and neither the client nor what
+# A search of so many rows takes some 3 ms, and requests are not merged: the model, and neither the client nor what
 # surrounds the model, is what a few hundred requests a second are too many for. How long accepted requests take
-# under overload is what the operator allows them to wait: here, a quarter of a second of work.
-ENVIRONMENT: Final = {"TANDEM_BATCH_ROWS": "1", "TANDEM_QUEUE_S": "0.25"}
+# under overload is what the operator allows them to wait: here, as long as at capacity, where 47 wait for 3 ms each.
+ENVIRONMENT: Final = {"TANDEM_BATCH_ROWS": "1", "TANDEM_QUEUE_S": "0.15"}
 ROWS: Final = 150_000
 COLUMNS: Final = 16
 ASKED: Final = 512
@@ -53,14 +54,22 @@ GIVE_UP_S: Final = 60.0
 P99_TIMES: Final = 2.0
 REFUSED_MS: Final = 10.0
 
+# Of this part of a second the machine's host may rob us, and it still counts as ours.
+QUIET: Final = 0.01
+
 
 @dataclass(slots=True)
 class Tally:
-    """What came, in milliseconds. `sent` is the sum of `accepted`, `refused` and `others` once all have come."""
+    """What came, in milliseconds. `sent` is the sum of `accepted`, `refused` and `others` once all have come.
+
+    `came` has of each that was accepted or refused when it came (`perf_counter`), whether it was accepted, and how
+    long it took.
+    """
 
     sent: int = 0
     accepted: list[float] = field(default_factory=list)
     refused: list[float] = field(default_factory=list)
+    came: list[tuple[float, bool, float]] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
     wrong: int = 0
     late_ms: list[float] = field(default_factory=list)
@@ -70,8 +79,10 @@ class Tally:
         if status == 200:
             self.accepted.append(ms)
             self.wrong += json.loads(body)["predictions"] != [expected]
+            self.came.append((time.perf_counter(), True, ms))
         elif status == 503:
             self.refused.append(ms)
+            self.came.append((time.perf_counter(), False, ms))
         else:
             self.others[str(status)] += 1
 
@@ -91,6 +102,27 @@ class Tally:
             "lost": self.sent - len(self.accepted) - len(self.refused) - sum(self.others.values()),
             "client_late_p99_ms": round(percentile(self.late_ms, 99), 2),
         }
+
+
+def undisturbed(tally: Tally, stolen_s: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """The figures of those seconds in which, and before which, the machine's host left us its cores.
+
+    `stolen_s` has moments in order, and what had been stolen by then, of all cores.
+    """
+    spans = [(start, end, after - before) for (start, before), (end, after) in pairwise(stolen_s)]
+    quiet = [
+        (start, end)
+        for (_, _, before), (start, end, stolen) in pairwise(spans)
+        if max(before, stolen) <= QUIET * (end - start) * (os.cpu_count() or 1)
+    ]
+    came = [one for one in tally.came if any(start <= one[0] < end for start, end in quiet)]
+    accepted = [ms for _, is_accepted, ms in came if is_accepted]
+    refused = [ms for _, is_accepted, ms in came if not is_accepted]
+    return {
+        "seconds": len(quiet),
+        "accepted_p99_ms": round(percentile(accepted, 99), 1) if accepted else None,
+        "refused_p99_ms": round(percentile(refused, 99), 2) if refused else None,
+    }
 
 
 class Client:
@@ -179,17 +211,21 @@ async def measure(server: Server, requests: Sequence[bytes], seconds: float) -> 
     capacity = await client.closed_loop(CAPACITY_S)
     busy = server.memory()
     peaks = []
+    stolen: list[tuple[float, float]] = []
 
     async def look() -> None:
         while True:
+            stolen.append((time.perf_counter(), _stolen_s()))
             if (memory := server.memory()) is not None:
                 peaks.append(memory.pss)
             await asyncio.sleep(1)
 
     looking = asyncio.ensure_future(look())
-    stolen = _stolen_s()
+    # The client's own collector of garbage would stop it for a tenth of a second, and what comes meanwhile be late.
+    gc.collect()
+    gc.disable()
     overload = await client.open_loop(TIMES * len(capacity.accepted) / capacity.seconds, seconds)
-    stolen = _stolen_s() - stolen
+    gc.enable()
     looking.cancel()
     status, body = await asyncio.to_thread(server.ask, PATH, requests[0].partition(b"\r\n\r\n")[2])
     after = server.memory()
@@ -197,7 +233,10 @@ async def measure(server: Server, requests: Sequence[bytes], seconds: float) -> 
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "capacity": capacity.figures(),
         "overload": overload.figures(),
-        "stolen_percent": round(100 * stolen / overload.seconds / (os.cpu_count() or 1), 1),
+        "stolen_percent": round(
+            100 * (stolen[-1][1] - stolen[0][1]) / (stolen[-1][0] - stolen[0][0]) / (os.cpu_count() or 1), 1
+        ),
+        "undisturbed": undisturbed(overload, stolen),
         "well_after": status == 200 and json.loads(body)["predictions"] == [0],
         "pss_mib": {
             "warm": round(idle.pss, 1) if idle else None,
@@ -218,17 +257,21 @@ def _stolen_s() -> float:
 
 
 def verdicts(found: dict[str, Any]) -> dict[str, bool]:
-    """What is to be shown, and whether it was."""
+    """What is to be shown, and whether it was: in all seconds, and in those in which the machine was ours."""
     capacity, overload = found["capacity"], found["overload"]
-    return {
-        f"p99 of accepted below {P99_TIMES:g} times that at capacity": (
-            overload["accepted_p99_ms"] < P99_TIMES * capacity["accepted_p99_ms"]
-        ),
-        f"p99 of refusals below {REFUSED_MS:g} ms": overload["refused_p99_ms"] < REFUSED_MS,
+    longest_ms = P99_TIMES * capacity["accepted_p99_ms"]
+    shown = {
         "every request is answered, by 200 or 503": not overload["lost"] and not overload["others"],
         "every answer is its own": not overload["wrong"] and not capacity["wrong"],
         "well after": found["well_after"],
     }
+    for figures, when in ((overload, ""), (found["undisturbed"], ", undisturbed")):
+        accepted_ms, refused_ms = figures["accepted_p99_ms"], figures["refused_p99_ms"]
+        shown[f"p99 of accepted below {P99_TIMES:g} times that at capacity{when}"] = (
+            accepted_ms is not None and accepted_ms < longest_ms
+        )
+        shown[f"p99 of refusals below {REFUSED_MS:g} ms{when}"] = refused_ms is not None and refused_ms < REFUSED_MS
+    return shown
 
 
 def write_model(folder: Path) -> list[list[float]]:

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.overload import Tally, verdicts
+from benchmarks import overload
+from benchmarks.overload import Tally, undisturbed, verdicts
 
 
 def figures(accepted_ms: list[float], refused_ms: list[float]) -> dict[str, Any]:
@@ -34,6 +35,29 @@ def test_every_reply_is_counted_once_and_compared_with_its_own_answer() -> None:
     ],
 )
 def test_what_is_to_be_shown(accepted_ms: list[float], refused_ms: list[float], shown: bool) -> None:
-    found = {"capacity": figures([100.0], []), "overload": figures(accepted_ms, refused_ms), "well_after": True}
+    under_load = figures(accepted_ms, refused_ms)
+    found = {
+        "capacity": figures([100.0], []),
+        "overload": under_load,
+        "undisturbed": under_load,
+        "well_after": True,
+    }
 
     assert all(verdicts(found).values()) is shown
+
+
+def test_a_second_is_ours_where_nothing_was_stolen_in_it_nor_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overload.os, "cpu_count", lambda: 1)
+    tally = Tally(came=[(second + 0.5, second % 2 == 0, 10.0 * second) for second in range(6)])
+    stolen_s = [(0.0, 0.0), (1.0, 0.0), (2.0, 0.0), (3.0, 0.5), (4.0, 0.5), (5.0, 0.505), (6.0, 0.505)]
+
+    found = undisturbed(tally, stolen_s)
+
+    # What came in the seconds from 1, 4 and 5; before the first one nobody looked.
+    assert found == {"seconds": 3, "accepted_p99_ms": 40.0, "refused_p99_ms": 50.0}
+
+
+def test_where_every_second_was_disturbed_nothing_is_said() -> None:
+    found = undisturbed(Tally(came=[(1.5, True, 1.0)]), [(0.0, 0.0), (1.0, 9.0), (2.0, 18.0)])
+
+    assert found == {"seconds": 0, "accepted_p99_ms": None, "refused_p99_ms": None}
