@@ -15,6 +15,7 @@ from service.core.artefact_errors import DigestMismatch
 from service.core.contracts import Engine
 from service.core.rules import ModelRules
 from service.loading.engines import open_engine
+from service.loading.sandbox import Sandbox
 from service.repository.manifest import EngineEntry, Manifest, check_files, digest, read_manifest
 from service.repository.sources import Found
 
@@ -42,6 +43,8 @@ def open_hosted(spec: dict[str, Any]) -> Engine:
         allow_version_mismatch=bool(spec["allow_version_mismatch"]),
         allow_shared_files=bool(spec["allow_shared_files"]),
         rules=lambda _: rules,
+        # What brings down this process brings down every model in it.
+        sandbox=None if spec["sandbox"] is None else Sandbox(**spec["sandbox"], rests=True),
     )
     found = Found(name, version, folder, ())
     if spec["engine"] == WHOLE:

@@ -133,6 +133,7 @@ class Loader:
             "allow_version_mismatch": self._allow_version_mismatch,
             "allow_shared_files": not self._needs_private_files,
             "rules": rules.model_dump(exclude_none=True),
+            "sandbox": None if self._sandbox is None else self._sandbox.limits,
         }
         if self._elsewhere.isolates(found.name):
             trials = [self._elsewhere.whole(found, manifest, golden, spec)]

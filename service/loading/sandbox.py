@@ -46,13 +46,20 @@ class Sandbox:
     Args:
         memory_bytes: what the child may take, libraries included.
         seconds: for one file; as much processor time at most.
+        rests: its child ends with each file: nobody calls `rest`.
     """
 
-    def __init__(self, *, memory_bytes: int, seconds: float) -> None:
+    def __init__(self, *, memory_bytes: int, seconds: float, rests: bool = False) -> None:
         self._memory_bytes = memory_bytes
         self._seconds = seconds
+        self._rests = rests
         self._lock = threading.Lock()
         self._child: _Child | None = None
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """What another process needs to make one like it; JSON."""
+        return {"memory_bytes": self._memory_bytes, "seconds": self._seconds}
 
     def try_out(
         self, name: str, content: bytes, trusted: Sequence[str], proof: tuple[Manifest, bytes] | None = None
@@ -95,7 +102,11 @@ class Sandbox:
                 raise self._too_large(name)
             packing = Packing()
             places = {part: packing.add(np.frombuffer(content, np.uint8)) for part, content in parts.items()}
-            self._ask(name, {**spec, "parts": places, "seconds": self._seconds}, packing)
+            try:
+                self._ask(name, {**spec, "parts": places, "seconds": self._seconds}, packing)
+            finally:
+                if self._rests:
+                    self._end()
             _WENT_WELL.add(key)
 
     def rest(self) -> None:

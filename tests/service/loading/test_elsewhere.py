@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
 from service.core.artefact_errors import GoldenDisagrees
 from service.core.errors import Unavailable
@@ -30,7 +32,8 @@ from service.hosting import OPENER
 from service.loading.elsewhere import Elsewhere
 from service.loading.golden import read_golden
 from service.loading.loader import Checked, Loader
-from service.repository.manifest import GOLDEN, MANIFEST, read_manifest
+from service.loading.sandbox import Sandbox
+from service.repository.manifest import GOLDEN, MANIFEST, file_entry, read_manifest
 from service.repository.sources import Folder
 from service.runtimes.device_process import DeviceProcess
 from service.runtimes.remote import DeviceClient, RemoteEngine
@@ -128,6 +131,36 @@ def test_isolated_model_that_crashes_fails_its_requests_at_once_and_comes_back(
 
     assert own_process.wait_for_restart(1, _PATIENCE_S)
     assert np.array_equal(_until_it_answers(checked), _FOREST.predict_proba(_X))
+
+
+@fault(
+    "M30",
+    sent="a tree that crashes native code, as the file of an isolated model",
+    expected="refused by the sandbox there; the process, with all other isolated models, lives on",
+)
+def test_file_that_would_end_the_process_of_isolated_models_is_refused_there(
+    process: DeviceProcess, tmp_path: Path
+) -> None:
+    tree = DecisionTreeClassifier(random_state=0).fit(_X, _Y)
+    export(tree, _X, name="tree", repository=tmp_path)
+    folder = tmp_path / "tree" / "1"
+    state = tree.tree_.__getstate__()
+    state["nodes"]["feature"][0] = 1 << 40
+    tree.tree_.__setstate__(state)
+    joblib.dump(tree, folder / "model.joblib")
+    manifest = json.loads((folder / MANIFEST).read_bytes())
+    manifest["files"]["model.joblib"] = file_entry((folder / "model.joblib").read_bytes()).model_dump()
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    pid = process.status.pid
+    sandbox = Sandbox(memory_bytes=1 << 30, seconds=60)
+    rules = ModelRules(pickle="always")
+    elsewhere = Elsewhere(apart=DeviceClient(process.path), isolated=["*"])
+    load = Loader(elsewhere=elsewhere, rules=lambda _: rules, sandbox=sandbox)
+
+    with pytest.raises(GoldenDisagrees, match=r"model\.joblib was not opened: the process .* ended by SIG(SEGV|BUS)"):
+        load(Folder(tmp_path).scan().versions["tree"][1])
+
+    assert process.status.pid == pid
 
 
 def _ask_until_it_fails(checked: Checked) -> None:
@@ -228,7 +261,10 @@ def test_engine_that_was_exact_must_be_so_after_a_restart_too(
     found = Folder(Path(shutil.copytree(models, tmp_path / "models"))).scan().versions["forest"][1]
     manifest = read_manifest(found.path, found.name, found.version)
     golden = read_golden((found.path / GOLDEN).read_bytes(), manifest.signature)
-    rules = {"trust": [], "allow_version_mismatch": False, "allow_shared_files": False, "rules": {"fidelity": "close"}}
+    rules = {
+        "trust": [], "allow_version_mismatch": False, "allow_shared_files": False, "rules": {"fidelity": "close"},
+        "sandbox": None,
+    }  # fmt: skip
     (trial,) = Elsewhere(gpu=DeviceClient(own_process.path)).on_gpu(found, manifest, golden, rules)
     assert trial.option is not None and isinstance(trial.option.engine, RemoteEngine)
     assert "predict_proba" in trial.option.exact

@@ -80,6 +80,14 @@ def test_one_child_tries_one_file_after_the_other(sandbox: Sandbox) -> None:
     assert _pid(sandbox) == first
 
 
+def test_child_of_one_that_rests_ends_with_each_file() -> None:
+    sandbox = Sandbox(memory_bytes=1 << 30, seconds=60, rests=True)
+
+    sandbox.try_out("model.joblib", _good(3.0), ())
+
+    assert sandbox._child is None
+
+
 def test_what_went_well_is_not_tried_again(sandbox: Sandbox) -> None:
     sandbox.try_out("model.joblib", _good(), ())
     sandbox.rest()
