@@ -207,6 +207,7 @@ class Tandem:
             sandbox=self._sandbox,
             keys=read_trusted_keys(settings.trusted_keys),
             allow_shared_files=settings.allow_shared_files,
+            measure_s=settings.measure_s,
         )
 
     def _poll(self) -> None:

@@ -149,6 +149,9 @@ class Settings(UpstreamSettings):
         description="seconds that a request may wait, by prediction, or 16 times as long as it takes itself; beyond it "
         "503 at once. Too small turns bursts away, too large lets every caller wait as long under overload",
     )
+    measure_s: float = Field(
+        0.15, ge=0, le=60, description="seconds that timing an engine may take, for each engine of a version, at load"
+    )
     dialects: Annotated[tuple[DialectName, ...], NoDecode] = Field(
         get_args(DialectName), description="protocols of other servers that are spoken beside the native one"
     )

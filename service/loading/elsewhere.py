@@ -115,7 +115,7 @@ class Elsewhere:
             opened.append(engine)
             return engine
 
-        trial = try_out(name, open_, outputs, exact, manifest, golden)
+        trial = try_out(name, open_, outputs, exact, manifest, golden, measure_s=spec["measure_s"])
         if trial.option is None:
             for engine in opened:
                 engine.close()

@@ -43,6 +43,7 @@ def open_hosted(spec: dict[str, Any]) -> Engine:
         allow_version_mismatch=bool(spec["allow_version_mismatch"]),
         allow_shared_files=bool(spec["allow_shared_files"]),
         rules=lambda _: rules,
+        measure_s=float(spec["measure_s"]),
         # What brings down this process brings down every model in it.
         sandbox=None if spec["sandbox"] is None else Sandbox(**spec["sandbox"], rests=True),
     )

@@ -22,7 +22,7 @@ from service.loading.elsewhere import Elsewhere
 from service.loading.golden import Asked, Golden, read_golden
 from service.loading.independence import row_by_row
 from service.loading.lazy import LazyEngine
-from service.loading.options import ESTIMATOR, Trial, check_estimator, open_compiled, option
+from service.loading.options import ESTIMATOR, MEASURE_S, Trial, check_estimator, open_compiled, option
 from service.loading.sandbox import Sandbox
 from service.protocols.native import first_record, write_columns
 from service.repository.manifest import (
@@ -94,6 +94,7 @@ class Loader:
         sandbox: tries model files out before they are opened here; None where that is somebody else's business.
         keys: one of them must have signed a version; with none, whoever can write the folder is trusted so far.
         allow_shared_files: open model files that other users of this machine can change.
+        measure_s: seconds that timing an engine may take.
     """
 
     def __init__(
@@ -106,11 +107,13 @@ class Loader:
         sandbox: Sandbox | None = None,
         keys: Sequence[TrustedKey] = (),
         allow_shared_files: bool = False,
+        measure_s: float = MEASURE_S,
     ) -> None:
         self._trust = tuple(trust)
         self._allow_version_mismatch = allow_version_mismatch
         self._rules = rules
         self._elsewhere = elsewhere or Elsewhere()
+        self._measure_s = measure_s
         # A trusted key answers for the bytes, whoever can change the file: others have another digest.
         self._keys = tuple(keys)
         self._sandbox = sandbox if not keys else None
@@ -133,6 +136,7 @@ class Loader:
             "allow_version_mismatch": self._allow_version_mismatch,
             "allow_shared_files": not self._needs_private_files,
             "rules": rules.model_dump(exclude_none=True),
+            "measure_s": self._measure_s,
             "sandbox": None if self._sandbox is None else self._sandbox.limits,
         }
         if self._elsewhere.isolates(found.name):
@@ -143,7 +147,9 @@ class Loader:
         else:
             trials = [
                 *self._elsewhere.on_gpu(found, manifest, golden, spec),
-                *open_compiled(manifest, files, golden, rules.fidelity or "close", self._sandbox),
+                *open_compiled(
+                    manifest, files, golden, rules.fidelity or "close", self._sandbox, measure_s=self._measure_s
+                ),
             ]
             compiled = tuple(trial.option for trial in trials if trial.option is not None)
             options, manifest = self._with_estimator(found, manifest, golden, compiled, rules)
@@ -168,7 +174,7 @@ class Loader:
         # sample on (so it has no curve): no request is to wait for its file.
         here = {n for some in compiled if some.curve is not None and not some.may_be_away for n in some.outputs}
         if rules.pickle == "always" or not here.issuperset(names) or rules.engine == ESTIMATOR:
-            return (*compiled, option(ESTIMATOR, open_(), names, golden)), manifest
+            return (*compiled, option(ESTIMATOR, open_(), names, golden, measure_s=self._measure_s)), manifest
         closed = Option(
             name=ESTIMATOR,
             engine=LazyEngine(open_, f"{manifest.name}/{manifest.version}"),
@@ -199,7 +205,8 @@ class Loader:
         manifest = new_manifest(found.name, found.version, estimator_name(estimator), signature, files)
         example = first_record(write_columns(described.sample, signature))
         golden = Golden(Asked(described.sample, {}), None, example)
-        options = (option(ESTIMATOR, engine_of(estimator, signature), signature.output_names, golden),)
+        engine, names = engine_of(estimator, signature), signature.output_names
+        options = (option(ESTIMATOR, engine, names, golden, measure_s=self._measure_s),)
         return _checked(manifest, options, golden, rules, [])
 
     def open_estimator(self, manifest: Manifest, found: Found) -> Any:

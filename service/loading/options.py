@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 # wrong by far more. Outputs of float32 carry seven digits, of which sums lose some.
 GOLDEN_RTOL: Final = 1e-6
 GOLDEN_RTOL_FLOAT32: Final = 1e-3
-# What finding out an engine's cost may cost, per engine, while a version is loaded.
+# What finding out an engine's cost may cost, where nobody says otherwise.
 MEASURE_S: Final = 0.15
 ESTIMATOR: Final = "estimator"
 
@@ -51,10 +51,13 @@ def open_compiled(
     golden: Golden,
     fidelity: Fidelity,
     sandbox: Sandbox | None = None,
+    *,
+    measure_s: float = MEASURE_S,
 ) -> Iterator[Trial]:
     """The compiled engines of the manifest, for the outputs that they repeat on this host, too.
 
     `files` hold the golden rows as well. Engines whose library is known to crash go through the sandbox first.
+    `measure_s` are the seconds that timing each may take.
     """
 
     def open_(entry: EngineEntry) -> Engine:
@@ -73,6 +76,7 @@ def open_compiled(
             frozenset(entry.exact),
             manifest,
             golden,
+            measure_s=measure_s,
         )
 
 
@@ -83,6 +87,8 @@ def try_out(
     exact: frozenset[str],
     manifest: Manifest,
     golden: Golden,
+    *,
+    measure_s: float = MEASURE_S,
 ) -> Trial:
     """Open an engine, ask it the golden rows for `outputs`, and time it for those that it repeats.
 
@@ -115,18 +121,25 @@ def try_out(
             drop(output, f"it does not repeat the golden rows: {found.where}")
     if not passed:
         return Trial(None, tuple(dropped))
-    return Trial(option(name, engine, passed, golden, exact=exact.intersection(passed)), tuple(dropped))
+    timed = option(name, engine, passed, golden, exact=exact.intersection(passed), measure_s=measure_s)
+    return Trial(timed, tuple(dropped))
 
 
 def option(
-    name: str, engine: Engine, outputs: Sequence[str], golden: Golden, *, exact: frozenset[str] = frozenset()
+    name: str,
+    engine: Engine,
+    outputs: Sequence[str],
+    golden: Golden,
+    *,
+    exact: frozenset[str] = frozenset(),
+    measure_s: float = MEASURE_S,
 ) -> Option:
     """An engine with its cost on this host; without a cost, where it does not answer any number of rows."""
     rows = _answerable(engine, golden, outputs[0])
     curve = None
     if rows is not None:
         with contextlib.suppress(TandemError):  # SparsePCA gives two answers for one row
-            curve = cost(engine, rows, outputs[0])
+            curve = cost(engine, rows, outputs[0], measure_s)
     return Option(
         name=name,
         engine=engine,
@@ -147,8 +160,8 @@ def _answerable(engine: Engine, golden: Golden, output: str) -> Table | None:
     return take(rows, kept) if kept.size else None
 
 
-def cost(engine: Engine, rows: Table, output: str) -> CostCurve:
-    """The time that `engine` takes for 1, 8, 64, 512 and 4096 rows like these."""
+def cost(engine: Engine, rows: Table, output: str, measure_s: float = MEASURE_S) -> CostCurve:
+    """The time that `engine` takes for 1, 8, 64, 512 and 4096 rows like these, found out within so many seconds."""
     made: dict[int, Table] = {}
 
     def run(count: int) -> None:
@@ -157,7 +170,7 @@ def cost(engine: Engine, rows: Table, output: str) -> CostCurve:
         # A reentrant engine writes to nobody's rows; another may work in place on them.
         engine.run(made[count] if engine.is_reentrant else copied(made[count]), (output,))
 
-    return measure(run, budget_s=MEASURE_S)
+    return measure(run, budget_s=measure_s)
 
 
 def check_estimator(engine: Engine, manifest: Manifest, golden: Golden) -> None:

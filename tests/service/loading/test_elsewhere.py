@@ -263,7 +263,7 @@ def test_engine_that_was_exact_must_be_so_after_a_restart_too(
     golden = read_golden((found.path / GOLDEN).read_bytes(), manifest.signature)
     rules = {
         "trust": [], "allow_version_mismatch": False, "allow_shared_files": False, "rules": {"fidelity": "close"},
-        "sandbox": None,
+        "measure_s": 0.15, "sandbox": None,
     }  # fmt: skip
     (trial,) = Elsewhere(gpu=DeviceClient(own_process.path)).on_gpu(found, manifest, golden, rules)
     assert trial.option is not None and isinstance(trial.option.engine, RemoteEngine)

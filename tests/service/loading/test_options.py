@@ -165,6 +165,14 @@ def test_engine_that_fails_on_a_single_row_answers_without_a_cost(golden: Golden
     assert option("plural", Plural(), ("predict",), golden).curve is None
 
 
+@pytest.mark.parametrize(("measure_s", "sizes"), [(0.0, [1]), (3600.0, [1, 8, 64, 512, 4096])])
+def test_timing_takes_no_longer_than_it_may(golden: Golden, measure_s: float, sizes: list[int]) -> None:
+    curve = option("slow", _Engine(), ("predict",), golden, measure_s=measure_s).curve
+
+    assert curve is not None
+    assert [rows for rows, _ in curve.points] == sizes
+
+
 def test_estimator_must_repeat_the_rows_of_the_sample_and_only_those(golden: Golden) -> None:
     wrong_on_hard_rows = _Engine(lambda name, values: np.where(values > 20, 0.0, values))
     wrong = _Engine(lambda name, values: values + 1)
