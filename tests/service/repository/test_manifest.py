@@ -173,6 +173,7 @@ def test_installed_libraries_are_told_by_the_names_of_their_imports(monkeypatch:
         return present[name]
 
     monkeypatch.setattr(module, "version", version)
+    monkeypatch.setattr(module, "_installed", module._installed.__wrapped__)
 
     assert installed_libraries() == {"scikit-learn": "1.9.1", "numpy": "2.4.6", "xgboost": "3.2.0"}
 
