@@ -12,6 +12,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -27,8 +28,10 @@ MAX_DEPTH: Final = 32
 MAX_DIGITS: Final = 1000
 
 
-def read_json(body: bytes, build: Callable[[Any, bool], T], *, allow_nan: bool = False) -> T:
+def read_json(body: bytes, build: Callable[[Any, bool], T], *, allow_nan: bool = False, what: str = "the body") -> T:
     """`build(parsed body, exact)`, where `exact` says that integers beyond 64 bits are integers.
+
+    `what` is what errors call the text, where it is but a part of a body.
 
     With `allow_nan` the words NaN, Infinity and -Infinity, which JSON lacks and some protocols have, are read:
     NaN as null, the others as numbers that no float64 can hold.
@@ -38,21 +41,21 @@ def read_json(body: bytes, build: Callable[[Any, bool], T], *, allow_nan: bool =
             than MAX_DIGITS digits. What `build` raises passes through.
     """
     if not body.strip():
-        raise UnreadableRequest("the body is empty; a JSON object was expected")
+        raise UnreadableRequest(f"{what} is empty; a JSON object was expected")
     if is_nested_deeper(body, MAX_DEPTH):
-        raise UnreadableRequest(f"the body is nested more than {MAX_DEPTH} levels deep")
+        raise UnreadableRequest(f"{what} is nested more than {MAX_DEPTH} levels deep")
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         has_words = allow_nan and (b"NaN" in body or b"Infinity" in body)
         if not error.msg.startswith("number is infinity") and not has_words:
-            raise UnreadableRequest(f"the body is not valid JSON: {error}") from None
+            raise UnreadableRequest(f"{what} is not valid JSON: {error}") from None
     else:
         try:
             return build(parsed, False)
         except NeedsExactParse:
             pass
-    return build(_exact(body, _constant if allow_nan else _refuse_constant), True)
+    return build(_exact(body, _constant if allow_nan else partial(_refuse_constant, what), what), True)
 
 
 class OutOfRange(float):
@@ -77,13 +80,13 @@ def _constant(text: str) -> float | None:
     return None if text == "NaN" else OutOfRange(text)
 
 
-def _refuse_constant(text: str) -> float:
-    raise UnreadableRequest(f"the body is not valid JSON: {text} is not a JSON number")
+def _refuse_constant(what: str, text: str) -> float:
+    raise UnreadableRequest(f"{what} is not valid JSON: {text} is not a JSON number")
 
 
-def _integer(text: str) -> int:
+def _integer(what: str, text: str) -> int:
     if len(text.lstrip("-")) > MAX_DIGITS:
-        raise UnreadableRequest(f"the body has an integer of more than {MAX_DIGITS} digits")
+        raise UnreadableRequest(f"{what} has an integer of more than {MAX_DIGITS} digits")
     return int(text)
 
 
@@ -112,12 +115,13 @@ _SQUARED: Final = bytes.maketrans(b"{}", b"[]")
 _NEITHER: Final = bytes(code for code in range(256) if code not in b'[]{}"')
 
 
-def _exact(body: bytes, constant: Callable[[str], Any]) -> Any:
+def _exact(body: bytes, constant: Callable[[str], Any], what: str) -> Any:
+    integer = partial(_integer, what)
     try:
-        parsed = json.loads(body.decode(), parse_float=_number, parse_int=_integer, parse_constant=constant)
+        parsed = json.loads(body.decode(), parse_float=_number, parse_int=integer, parse_constant=constant)
         # The standard library lets lone surrogates pass, which no UTF-8 text can hold.
         json.dumps(parsed, ensure_ascii=False, default=str).encode()
     except ValueError as error:  # also JSONDecodeError and UnicodeError
         detail = error.msg if isinstance(error, json.JSONDecodeError) else "a string is not valid UTF-8"
-        raise UnreadableRequest(f"the body is not valid JSON: {detail}") from None
+        raise UnreadableRequest(f"{what} is not valid JSON: {detail}") from None
     return parsed

@@ -124,9 +124,10 @@ def reading(what: str, pa: Any, read: Callable[[], T]) -> T:
         raise UnreadableRequest(f"the body is not a readable {what}: {reason}") from None
 
 
-def check_size(size: int, limit: int) -> None:
+def check_size(size: int, limit: int, what: str = "the table") -> None:
+    """Raises RequestTooLarge."""
     if size > limit:
-        raise RequestTooLarge(f"the table is larger than {limit} bytes once it is unpacked")
+        raise RequestTooLarge(f"{what} is larger than {limit} bytes once it is unpacked")
 
 
 # -- from Arrow's columns to arrays --------------------------------------------------------------

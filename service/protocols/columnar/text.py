@@ -200,12 +200,8 @@ def _no_rows() -> list[Any]:
 def _lines(body: bytes, *, exact: bool) -> Iterator[Any]:
     build = _exactly if exact else _as_it_is
     for number, line in enumerate(body.split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            yield read_json(line, build)
-        except UnreadableRequest as error:
-            raise UnreadableRequest(f"line {number}: {error}") from None
+        if line.strip():
+            yield read_json(line, build, what=f"line {number}")
 
 
 def _as_it_is(content: Any, exact: bool) -> Any:

@@ -42,6 +42,7 @@ from service.protocols.streaming.rows import Outcome, Refused, RowStream, Steps
 # Longer batches are answered in several.
 ROWS: Final = 16_384
 ERROR: Final = "error"
+_MESSAGE: Final = "a message of the Arrow stream"
 
 
 class ArrowStream(RowStream[Any]):
@@ -114,16 +115,15 @@ class ArrowStream(RowStream[Any]):
             number, adds = dictionary_of(message.metadata)
             self._dictionaries[number] = unpacked + (self._dictionaries.get(number, 0) if adds else 0)
             unpacked = sum(self._dictionaries.values())
-        check_size(unpacked, self._most_bytes)
+        check_size(unpacked, self._most_bytes, _MESSAGE)
         if not self._reader.is_open:
             check_schema(self._reader.open(content), self.signature)
             return None
         if message.type == "dictionary":
             return self._reader.keep(content)
         batch = self._reader.read(content)
-        check_size(
-            batch.num_rows * batch.num_columns, self._most_bytes
-        )  # of nulls and truths, more than bytes may come
+        # Of nulls and truths, more than bytes may come.
+        check_size(batch.num_rows * batch.num_columns, self._most_bytes, _MESSAGE)
         batch.validate(full=True)
         return batch
 

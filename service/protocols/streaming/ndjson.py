@@ -77,7 +77,7 @@ class NdjsonStream(RowStream[list[bytes]]):
 
 def read_line(line: bytes, signature: Signature) -> Table:
     """The row of one line. Raises what `read_json` and `decode_instances` do."""
-    return read_json(line, lambda row, exact: decode_instances([row], signature, exact=exact))
+    return read_json(line, lambda row, exact: decode_instances([row], signature, exact=exact), what="the line")
 
 
 def read_lines(lines: Sequence[bytes], signature: Signature) -> Table:

@@ -62,7 +62,14 @@ def test_body_that_is_not_one_json_text_in_utf8_is_unreadable(body: bytes) -> No
     with pytest.raises(UnreadableRequest) as caught:
         read_json(body, as_it_is)
 
+    assert str(caught.value).startswith("the body ")
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("body", REFUSED)
+def test_part_of_a_body_is_called_what_it_is(body: bytes) -> None:
+    with pytest.raises(UnreadableRequest, match=r"^line 7 (is|has) "):
+        read_json(body, as_it_is, what="line 7")
 
 
 def test_plain_body_is_parsed_once() -> None:

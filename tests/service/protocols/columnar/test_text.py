@@ -180,8 +180,8 @@ def test_lines_of_a_series_are_its_values() -> None:
     [
         (b"", "at least one line"),
         (b"\n \n", "at least one line"),
-        (b'{"age":1}\n{"age":', "line 2"),
-        (b'{"age":1} {"age":2}', "line 1"),
+        (b'{"age":1}\n{"age":', "line 2 is not valid JSON"),
+        (b'{"age":1} {"age":2}', "line 1 is not valid JSON"),
         (b'[1,"a"],\n[2,"b"]', "line 1"),
         (b'{"age":1}\n[2,"x"]', "row 1"),
         (b'{"age":1}\n{"age":18446744073709551616}', "18446744073709551616"),

@@ -190,9 +190,10 @@ def test_message_that_unpacks_to_more_than_it_may_ends_the_stream() -> None:
     content = stream_of(people(*[7] * 100_000), options=options)
     assert len(content) < 50_000
 
-    got = batches(said(stream(max_bytes=50_000), content))
+    (got,) = batches(said(stream(max_bytes=50_000), content))
 
-    assert [statuses(batch) for batch in got] == [[(None, 413)]]
+    assert statuses(got) == [(None, 413)]
+    assert "a message of the Arrow stream is larger than 50000 bytes once it is unpacked" in got["error"][0]
 
 
 def test_batch_of_offsets_that_lead_outside_is_refused() -> None:

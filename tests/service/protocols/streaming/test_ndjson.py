@@ -136,6 +136,25 @@ def test_line_beyond_the_limit_is_an_error_and_the_next_is_read() -> None:
     assert got[0]["error"]["detail"] == f"the line is longer than {LINE_BYTES} bytes"
 
 
+def test_errors_of_a_line_speak_of_no_body() -> None:
+    refused = (
+        b"nonsense",
+        b'{"age":NaN}',
+        b'{"age":%s}' % (b"1" * 1200),
+        b"[" * 40,
+        b'{"age":"\xff"}',
+        b"5",
+        b"[1]",
+        b"[]",
+    )
+
+    got = lines_of(said(stream(), b"\n".join(refused)))
+
+    details = [line["error"]["detail"] for line in got]
+    assert details[0].startswith("the line is not valid JSON: ")
+    assert (len(details), [detail for detail in details if "body" in detail]) == (len(refused), [])
+
+
 def test_line_as_long_as_may_be_passes() -> None:
     line = b'{"age":41}'
 
