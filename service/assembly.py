@@ -87,9 +87,9 @@ class Tandem:
         _restart_after_fork(self)
         self.figures = Figures(settings, self._catalog, self._admission, lambda: len(self.api.under_way))
         self._hosts = Hosts(settings, ended=self.figures.meter.restart)
-        self.server = ModelServer(self._catalog, self._watcher.ask, self.figures.scrape, settings.limits)
-        self.guard = guard_of(settings.access)
         self.loop = EventLoop()
+        self.server = ModelServer(self._catalog, self._watcher.ask, self.figures.scrape, self.loop, settings.limits)
+        self.guard = guard_of(settings.access)
         chosen = _chosen_routes(settings)
         if (rules := settings.generation) is not None:
             generator = Generator(rules, self.loop, self.figures.meter)

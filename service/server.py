@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -11,9 +11,10 @@ from typing import Any, Final, Protocol, TypeVar
 
 from service.core.contracts import Served
 from service.core.deadline import NEVER, Deadline
-from service.core.errors import Overloaded
-from service.core.futures import Done, then
+from service.core.errors import Overloaded, Unavailable
+from service.core.futures import Done, settle, then
 from service.core.limits import UNLIMITED, Limits
+from service.core.loop import Loop
 from service.core.messages import InferReply, InferRequest, ModelSummary, Target
 from service.core.signature import Signature
 from service.core.table import Values
@@ -39,6 +40,7 @@ class ModelServer:
     Args:
         ask: has something done on the one thread that may change the catalog.
         scrape: all metrics, as the header `accept` of whoever asks for them has it.
+        loop: where requests of held versions wait for room in the queue.
         limits: larger requests are refused once they are read, larger answers before they are written.
     """
 
@@ -47,11 +49,13 @@ class ModelServer:
         catalog: Catalog,
         ask: Ask,
         scrape: Callable[[str], Future[tuple[bytes, str]]],
+        loop: Loop,
         limits: Limits = UNLIMITED,
     ) -> None:
         self._catalog = catalog
         self._ask = ask
         self._scrape = scrape
+        self._loop = loop
         self._limits = limits
         self._is_draining = False
 
@@ -90,7 +94,7 @@ class ModelServer:
         timing.model = UNKNOWN
         lease = self._catalog.lease(target)
         timing.model, timing.version = lease.loaded.manifest.name, lease.loaded.manifest.version
-        return Held(lease, self._limits)
+        return Held(lease, self._loop, self._limits)
 
     def models(self) -> list[ModelSummary]:
         return self._catalog.summaries()
@@ -147,12 +151,13 @@ class ModelServer:
 class Held:
     """Implements `core.contracts.HeldVersion`."""
 
-    def __init__(self, lease: Lease, limits: Limits) -> None:
+    def __init__(self, lease: Lease, loop: Loop, limits: Limits) -> None:
         self.served = _served(lease.loaded)
         self.merges = lease.loaded.merges
         self.max_rows = limits.max_rows(len(self.served.signature.columns))
         self._lease: Lease | None = lease
         self._submit = lease.loaded.submit
+        self._loop = loop
         self._limits = limits
         self._answer: Future[Any] = Done()
 
@@ -163,46 +168,28 @@ class Held:
         try:
             self._answer = self._submit(request, deadline, may_block=may_block)
         except Overloaded:
-            self._answer = self._when_there_is_room(request, deadline)
+            self._answer = self._loop.run(self._when_there_is_room(request, deadline))
         served, limits = self.served, self._limits
 
-        def reply(outputs: dict[str, Values]) -> InferReply:
+        def reply(answer: Future[dict[str, Values]]) -> InferReply:
+            if answer.cancelled():  # with the loop, while it waited for room
+                raise Unavailable("the service is stopping")
+            outputs = answer.result()
             limits.check_answer(outputs)
             return InferReply(served.model, served.version, served.signature, outputs)
 
-        return then(self._answer, reply)
+        return settle(self._answer, reply)
 
-    def _when_there_is_room(self, request: InferRequest, deadline: Deadline) -> Future[dict[str, Values]]:
-        answer: Future[dict[str, Values]] = Future()
-        answer.set_running_or_notify_cancel()
-
-        def ask() -> None:
+    async def _when_there_is_room(self, request: InferRequest, deadline: Deadline) -> dict[str, Values]:
+        while True:
+            await asyncio.sleep(ROOM_PAUSE_S)
             try:
-                submitted = self._submit(request, deadline)
-            except Overloaded as error:
+                answer = self._submit(request, deadline)
+            except Overloaded:
                 if deadline.is_over(time.monotonic() + ROOM_PAUSE_S):
-                    answer.set_exception(error)
-                else:
-                    later()
-            except BaseException as error:
-                answer.set_exception(error)
+                    raise
             else:
-                submitted.add_done_callback(pass_on)
-
-        def pass_on(submitted: Future[dict[str, Values]]) -> None:
-            error = submitted.exception()
-            if error is None:
-                answer.set_result(submitted.result())
-            else:
-                answer.set_exception(error)
-
-        def later() -> None:
-            timer = threading.Timer(ROOM_PAUSE_S, ask)
-            timer.daemon = True
-            timer.start()
-
-        later()
-        return answer
+                return await asyncio.wrap_future(answer)
 
     def close(self) -> None:
         lease, self._lease = self._lease, None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,11 +17,12 @@ from service.core.errors import (
     Overloaded,
     ReplyTooLarge,
     RequestTooLarge,
+    Unavailable,
     UnknownModel,
     UnknownVersion,
 )
 from service.core.futures import Done
-from service.core.limits import Limits
+from service.core.limits import UNLIMITED, Limits
 from service.core.messages import InferRequest, Target
 from service.core.signature import Column, Container, Output, Signature
 from service.core.table import Matrix, Values
@@ -28,6 +30,7 @@ from service.repository.catalog import Catalog
 from service.repository.manifest import FileEntry, Manifest
 from service.repository.sources import Found, Snapshot
 from service.repository.versions import Loaded
+from service.scheduling.event_loop import EventLoop
 from service.server import ModelServer
 from tests.conformance.servers import eventually
 
@@ -60,7 +63,14 @@ class Service:
         self.answers: list[Future[dict[str, Values]]] = []
         self.is_full_for = 0  # requests
         self.catalog = Catalog(self, self._load, keep=1)
-        self.server = ModelServer(self.catalog, _at_once, lambda accept: Done((accept.encode(), "text/plain")))
+        self.loop = EventLoop()
+        self.server = self.limited(UNLIMITED)
+
+    def limited(self, limits: Limits) -> ModelServer:
+        """The same with limits."""
+        return ModelServer(
+            self.catalog, _at_once, lambda accept: Done((accept.encode(), "text/plain")), self.loop, limits
+        )
 
     def promote(self, name: str, version: int) -> None:
         self.stable = version
@@ -94,10 +104,11 @@ class Service:
 
 
 @pytest.fixture
-def service() -> Service:
+def service() -> Iterator[Service]:
     service = Service()
     service.catalog.poll()
-    return service
+    yield service
+    service.loop.stop()
 
 
 def _leases(service: Service, version: int = 1) -> int:
@@ -162,12 +173,8 @@ def test_request_that_cannot_be_read_ends_the_lease(service: Service, error: Bas
     assert service.answers == []
 
 
-def limited(service: Service, limits: Limits) -> ModelServer:
-    return ModelServer(service.catalog, _at_once, service.server.metrics, limits)
-
-
 def test_request_of_too_many_rows_is_not_computed_and_ends_the_lease(service: Service) -> None:
-    server = limited(service, Limits(rows=0, cells=1, reply_bytes=8))
+    server = service.limited(Limits(rows=0, cells=1, reply_bytes=8))
 
     with pytest.raises(RequestTooLarge, match="1 rows"):
         server.infer(Target("iris"), lambda _: _REQUEST)
@@ -180,7 +187,7 @@ def test_request_of_too_many_rows_is_not_computed_and_ends_the_lease(service: Se
 def test_answer_that_is_too_large_fails_its_future_and_ends_the_lease(
     service: Service, limit: int, is_sent: bool
 ) -> None:
-    server = limited(service, Limits(rows=1, cells=1, reply_bytes=limit))
+    server = service.limited(Limits(rows=1, cells=1, reply_bytes=limit))
     reply = server.infer(Target("iris"), lambda _: _REQUEST)
 
     service.answers[0].set_result({"predict": np.zeros(1)})
@@ -311,8 +318,7 @@ def test_held_version_that_was_asked_nothing_is_let_go_of_at_once(service: Servi
 
 
 def test_held_version_has_the_limits_of_a_request(service: Service) -> None:
-    server = ModelServer(service.catalog, _at_once, lambda accept: Done((b"", "")), Limits(5, 5, 8))
-    held = server.hold(Target("iris"))
+    held = service.limited(Limits(5, 5, 8)).hold(Target("iris"))
 
     assert (held.max_rows, held.merges) == (5, False)
     with pytest.raises(RequestTooLarge):
@@ -353,3 +359,23 @@ def test_held_version_waits_no_longer_than_the_deadline(service: Service) -> Non
 
     assert isinstance(reply.exception(20), Overloaded)
     assert _leases(service) == 0
+
+
+def test_held_versions_that_wait_for_room_share_one_thread(service: Service) -> None:
+    service.is_full_for = 1_000
+    before = set(threading.enumerate())
+
+    waiting = [service.server.hold(Target("iris")).infer(_REQUEST, Deadline.after(0.15)) for _ in range(20)]
+    begun = set(threading.enumerate()) - before
+
+    assert {thread.name for thread in begun} == {"tandem-loop"}
+    assert all(isinstance(reply.exception(20), Overloaded) for reply in waiting)
+
+
+def test_held_version_that_waits_for_room_is_told_that_the_service_stops(service: Service) -> None:
+    service.is_full_for = 1_000
+    reply = service.server.hold(Target("iris")).infer(_REQUEST)
+
+    service.loop.stop()
+
+    assert isinstance(reply.exception(20), Unavailable)
