@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from concurrent.futures import Future
 
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from service.core.errors import RequestError, Unavailable
 from service.entrypoints.limits import IN_PIECES
 from service.protocols.api import Api
-from service.protocols.http import DuplexReply, HttpRequest, StreamReply
+from service.protocols.http import Duplex, DuplexReply, HttpRequest, StreamReply
 
 
 async def write_stream(api: Api, http: HttpRequest, reply: StreamReply, receive: Receive, send: Send) -> None:
@@ -40,27 +43,42 @@ async def write_duplex(
     in_pieces = scope.get("extensions", {}).get(IN_PIECES)
     if in_pieces is not None:
         in_pieces()
-    duplex = reply.duplex
+    answers = _answers(reply.duplex, receive)
     try:
         # To ask for the body is what says 100 Continue, and only before an answer has begun.
-        message = await receive() if "expect" in http.headers else None
+        first = await anext(answers, b"") if "expect" in http.headers else b""
         await send(_start(reply))
-        more = True
-        while more and not duplex.is_over:
-            message = message or await receive()
-            if message["type"] == "http.disconnect":
-                return api.gone(http)
-            more = message.get("more_body", False)
-            for answer in duplex.feed(message.get("body", b"")):
-                await _write(send, await _result(answer))
-            message = None
-        for answer in duplex.finish():
-            await _write(send, await _result(answer))
+        await _write(send, first)
+        async for answer in answers:
+            await _write(send, answer)
         api.streamed(http, reply)  # before the end: whoever has that may ask again at once, and needs the place
         await send({"type": "http.response.body", "body": b""})
+    except ClientDisconnect:
+        api.gone(http)
     finally:
-        duplex.close()
+        await answers.aclose()
+        reply.duplex.close()
         api.streamed(http, reply)
+
+
+async def _answers(duplex: Duplex, receive: Receive) -> AsyncGenerator[bytes, None]:
+    """Raises ClientDisconnect where the body breaks off: there is nobody to tell."""
+    more = True
+    try:
+        while more and not duplex.is_over:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            more = message.get("more_body", False)
+            for answer in duplex.feed(message.get("body", b"")):
+                yield await _result(answer)
+        step = duplex.finish()
+    except RequestError as error:  # raised by our own protocol under uvicorn
+        step = duplex.fail(error)
+    except asyncio.CancelledError:  # the time of grace is over; the caller is still told
+        step = duplex.fail(Unavailable("the service is stopping"))
+    for answer in step:
+        yield await _result(answer)
 
 
 async def _result(answer: Future[bytes]) -> bytes:

@@ -13,7 +13,7 @@ from service.core.errors import RequestError
 from service.core.futures import Done
 from service.entrypoints.limits import IN_PIECES
 from service.protocols.api import Api
-from service.protocols.http import DuplexReply, HttpRequest, StreamReply
+from service.protocols.http import Duplex, DuplexReply, HttpRequest, StreamReply
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -100,16 +100,22 @@ class DuplexBody:
 def _answers(reply: DuplexReply, pieces: Iterator[bytes]) -> Generator[bytes, None, None]:
     """Raises ConnectionResetError where the body breaks off: there is nobody to tell."""
     duplex = reply.duplex
+    for step in _steps(duplex, pieces):
+        for answer in step:
+            yield answer.result()
+        if duplex.is_over:
+            return
+
+
+def _steps(duplex: Duplex, pieces: Iterator[bytes]) -> Iterator[Iterator[Future[bytes]]]:
+    """The answers to each piece, and to the end."""
     try:
         for piece in pieces:
-            for answer in duplex.feed(piece):
-                yield answer.result()
-            if duplex.is_over:
-                return
+            yield duplex.feed(piece)
     except RequestError as error:  # raised by our own worker under gunicorn
-        raise ConnectionResetError(errno.ECONNRESET, str(error)) from error
-    for answer in duplex.finish():
-        yield answer.result()
+        yield duplex.fail(error)
+    else:
+        yield duplex.finish()
 
 
 def _read_ahead(pieces: Iterator[bytes]) -> Iterator[bytes]:

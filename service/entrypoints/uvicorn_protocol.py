@@ -233,9 +233,7 @@ class Protocol(HttpToolsProtocol):
     def _refuse(self, error: TandemError) -> None:
         """Answer, and read no more: nobody knows where another request would begin."""
         self._is_broken = True
-        if self._is_in_pieces:  # its answer has begun, and can only break off
-            self.transport.close()
-        elif self.cycle is None or self.cycle.response_complete:
+        if self.cycle is None or self.cycle.response_complete:
             if self._stage is not _Stage.BODY:  # else it has its answer
                 self.transport.write(refuse(error))
             self.transport.close()
@@ -273,7 +271,11 @@ class _Cycle(RequestResponseCycle):
         self.message_event.set()
 
     async def receive(self) -> Any:
-        message = await super().receive()
+        message: Any = await super().receive()
         if self._error is not None:
-            raise self._error
+            if not message.get("body"):
+                raise self._error
+            # Who answers the body while it comes answers what came before.
+            message["more_body"] = True
+            self.message_event.set()
         return message

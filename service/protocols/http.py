@@ -116,6 +116,10 @@ class Duplex(Protocol):
         """Answers to what is left, now that the body has ended."""
         ...
 
+    def fail(self, error: BaseException) -> Iterator[Future[bytes]]:
+        """What is said last, where no more of the body can be read, or is to be answered."""
+        ...
+
     def close(self) -> None:
         """Nobody waits any more, or all is answered. May be called twice."""
         ...

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import shutil
 import socket
 import time
@@ -129,6 +131,27 @@ def test_a_body_that_stops(front: Front, came: Came) -> None:
     came(raw)
     assert raw.statuses == [408]
     assert raw.closed
+
+
+@fault(
+    "H06", sent="rows that stop coming in the middle of a stream", expected="408 as the last item, connection closed"
+)
+def test_rows_that_stop_coming(front: Front, came: Came) -> None:
+    if front.name == "granian":
+        pytest.skip("Granian has no deadline for bodies; see left_out.py")
+    chunked = (b"Content-Type: application/x-ndjson", b"Transfer-Encoding: chunked")
+    rows = b"[0.5,-0.25,1.0,2.0]\n" * 5_000  # more than a WSGI server waits for
+    head = b"\r\n".join([b"POST /models/%s/predict/stream HTTP/1.1" % MODEL.encode(), b"Host: localhost", *chunked])
+    with front.connect() as connection:
+        connection.sendall(b"%s\r\n\r\n%x\r\n%s\r\n" % (head, len(rows), rows))
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        lines = [json.loads(line) for line in answer.read().splitlines()]  # raises where the chunks have no end
+        closed = connection.recv(1) == b""
+
+    came(f"{len(lines) - 1} rows answered", lines[-1], f"closed: {closed}")
+    assert all("prediction" in line for line in lines[:-1])
+    assert (len(lines) > 1, lines[-1]["error"]["status"], closed) == (True, 408, True)
 
 
 @fault("H10", sent="bodies that do not come, on 80 connections", expected="health answered")

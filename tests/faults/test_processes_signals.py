@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Final
 
 import httpx
 import numpy as np
+import orjson
 import pytest
 
 from benchmarks.restarts import Load, connections_of, export_model, wait_for_workers
@@ -89,6 +91,37 @@ def test_what_outlives_the_time_of_grace_is_given_up(front: str, tmp_path: Path,
 
     came(outcome)
     assert outcome in (503, None)
+
+
+@pytest.mark.parametrize("front", SERVERS)
+@fault("W03", sent="SIGTERM, and a stream of rows that goes on", expected="503 as its last item, or closed")
+def test_stream_of_rows_that_outlives_the_time_of_grace_is_given_up(
+    front: str, models: Path, tmp_path: Path, came: Came
+) -> None:
+    environment = {"TANDEM_GRACE_S": "1", "TANDEM_DRAIN_S": "0"}
+    arguments = (*SERVERS[front], "--models", str(models))
+    rows = b'{"x":1}\n' * 40_000  # more than a WSGI server waits for
+    with (
+        tandem_serve(*arguments, log=tmp_path / "log", environment=environment, ends_with=None) as service,
+        closing(http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)) as connection,
+    ):
+        connection.putrequest("POST", "/models/echo/predict/stream")
+        connection.putheader("Content-Type", "application/x-ndjson")
+        connection.putheader("Transfer-Encoding", "chunked")
+        connection.endheaders(b"%x\r\n%s\r\n" % (len(rows), rows))
+        answer = connection.getresponse()
+        first = answer.readline()
+
+        service.terminate()
+        try:
+            outcome = orjson.loads(answer.read().splitlines()[-1])["error"]["status"]
+        except (http.client.IncompleteRead, ConnectionResetError):
+            outcome = None
+        service.exit_code()
+
+    came(first, outcome)
+    assert first == b'{"prediction":1.0}\n'
+    assert outcome == (503 if front == "uvicorn" else None)  # the others are killed
 
 
 @pytest.mark.parametrize("front", SERVERS)

@@ -3,8 +3,8 @@
 A part is as many rows as came together. Where it cannot be read as a whole, its wrong rows are found, and the others
 are computed together; where it cannot be answered, it is halved, down to the rows that the model cannot stand. Each of
 them gets the error that it would get alone, so that the answer to a row does not depend on how the body was cut into
-pieces. What no row is to blame for (the deadline of a part, columns that the model does not have, a service that
-stops) ends the stream, and is its last item.
+pieces. What no row is to blame for (the deadline of a part, columns that the model does not have, a body that does not
+come, a service that stops) ends the stream, and is its last item.
 """
 
 from __future__ import annotations
@@ -79,6 +79,11 @@ class RowStream(ABC, Generic[P]):
 
     def finish(self) -> Iterator[Future[bytes]]:
         return self._guarded(self.end())
+
+    def fail(self, error: BaseException) -> Iterator[Future[bytes]]:
+        if not self.is_over:
+            self.is_over = True
+            yield from self.last(self._note(Refused(None, error)))
 
     def close(self) -> None:
         self._deadline.cancel()
@@ -203,8 +208,7 @@ class RowStream(ABC, Generic[P]):
         try:
             yield from answers
         except Exception as error:
-            self.is_over = True
-            yield from self.last(self._note(Refused(None, error)))
+            yield from self.fail(error)
 
     def _note(self, refused: Refused) -> Refused:
         """For the log, which knows one error of a request: the first, unless a later one is the service's own."""

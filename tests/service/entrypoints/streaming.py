@@ -31,6 +31,10 @@ class Echo:
     def finish(self) -> Iterator[Future[bytes]]:
         yield Done(b"END")
 
+    def fail(self, error: BaseException) -> Iterator[Future[bytes]]:
+        self.error, self.is_over = error, True
+        yield Done(type(error).__name__.encode())
+
     def close(self) -> None:
         self.closed += 1
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from service.core.errors import NotReceived, Unavailable
 from service.entrypoints.fastapi_app import _Endpoint
 from service.entrypoints.limits import IN_PIECES
 from tests.service.entrypoints.streaming import Count, Echo, Streams, counting, echoing
@@ -16,11 +17,13 @@ def anyio_backend() -> str:
 
 
 class Caller:
-    """The other end: what it sends, and what it got. After its messages it is silent, or leaves."""
+    """The other end: what it sends, and what it got. After its messages it is silent, leaves, or is late."""
 
-    def __init__(self, *messages: Any, leaves_after: int | None = None) -> None:
+    def __init__(self, *messages: Any, leaves_after: int | None = None, is_late: bool = False) -> None:
         self._messages = [{"type": "http.request", "body": body, "more_body": more} for body, more in messages]
         self._leaves_after = leaves_after
+        self._is_late = is_late
+        self.is_silent = asyncio.Event()
         self.left = asyncio.Event()
         self.started: dict[str, Any] = {}
         self.pieces: list[bytes] = []
@@ -33,6 +36,9 @@ class Caller:
         self.read += 1
         if self._messages:
             return self._messages.pop(0)
+        if self._is_late:
+            raise NotReceived("body", 1)
+        self.is_silent.set()
         await self.left.wait()
         return {"type": "http.disconnect"}
 
@@ -151,3 +157,32 @@ async def test_body_is_read_no_further_than_it_is_answered() -> None:
     await caller.ask(echoing(Echo()))
 
     assert (caller.pieces, caller.is_complete) == ([b"ENOUGH", b"END"], True)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("headers", [(), ((b"expect", b"100-continue"),)], ids=["sent", "held back"])
+@pytest.mark.parametrize("sent", [[(b"a", True)], []])
+async def test_body_that_is_late_is_told_so_at_the_end(sent: list[Any], headers: Any) -> None:
+    echo, caller = Echo(), Caller(*sent, is_late=True)
+    streams = echoing(echo)
+
+    await caller.ask(streams, *headers)
+
+    assert (caller.pieces, caller.is_complete) == ([b"A"] * len(sent) + [b"NotReceived"], True)
+    assert [(status, type(error)) for status, error in streams.recorded] == [(200, NotReceived)]
+    assert echo.closed
+
+
+@pytest.mark.anyio
+async def test_stream_that_the_server_gives_up_is_told_so_at_the_end() -> None:
+    echo, caller = Echo(), Caller((b"a", True))
+    streams = echoing(echo)
+    asking = asyncio.create_task(caller.ask(streams))
+    await caller.is_silent.wait()
+
+    asking.cancel()
+    await asking
+
+    assert (caller.pieces, caller.is_complete) == ([b"A", b"Unavailable"], True)
+    assert [(status, type(error)) for status, error in streams.recorded] == [(200, Unavailable)]
+    assert echo.closed

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from service.core.errors import NotReceived
 from service.entrypoints.flask_app import _View
 from service.entrypoints.flask_streams import Streamed
 from service.entrypoints.limits import IN_PIECES
@@ -116,6 +117,30 @@ def test_body_that_breaks_off_ends_the_connection() -> None:
     reply.body.close()
 
     assert [status for status, _ in streams.recorded] == [499]
+    assert echo.closed
+
+
+class LateInput(Input):
+    """The rest of the body does not come in time."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if piece := super().read(size):
+            return piece
+        raise NotReceived("body", 1)
+
+
+@pytest.mark.parametrize("headers", [{}, {"HTTP_EXPECT": "100-continue"}], ids=["sent", "held back"])
+@pytest.mark.parametrize("sent", [b"abc", b""])
+def test_body_that_is_late_is_told_so_at_the_end(sent: bytes, headers: dict[str, str]) -> None:
+    echo = Echo()
+    streams = echoing(echo)
+
+    reply = ask(streams, **{"CONTENT_LENGTH": "10", "wsgi.input": LateInput(sent), **headers})
+    pieces = list(reply.body)
+    reply.body.close()
+
+    assert pieces == [piece for piece in (sent.upper(), b"NotReceived") if piece]
+    assert [(status, type(error)) for status, error in streams.recorded] == [(200, NotReceived)]
     assert echo.closed
 
 

@@ -33,10 +33,11 @@ POST = b"POST /post HTTP/1.1\r\nHost: localhost\r\n"
 
 
 class App:
-    """Answers with the path, once the body is there; `errors` are those that it met instead."""
+    """Answers with the path, once the body is there; `errors` are those that it met instead, `bodies` what came."""
 
     def __init__(self) -> None:
         self.errors: list[TandemError] = []
+        self.bodies: list[bytes] = []
         self.headers: list[list[tuple[bytes, bytes]]] = []
         self.may_answer = asyncio.Event()
         self.may_answer.set()
@@ -47,8 +48,11 @@ class App:
             scope["extensions"][IN_PIECES]()
         status = 200
         try:
-            while (await receive()).get("more_body"):
-                pass
+            more = True
+            while more:
+                message = await receive()
+                self.bodies.append(message.get("body", b""))
+                more = message.get("more_body")
         except TandemError as error:
             self.errors.append(error)
             status = 400
@@ -268,8 +272,24 @@ async def test_a_body_that_is_answered_while_it_comes_has_its_time_for_each_piec
 
     assert loop.time() - begun > 1.0
     assert not transport.closed.is_set()
-    await transport.closed.wait()  # the last one does not come: nobody can be told, for the answer has begun
-    assert transport.written == b""
+    await transport.closed.wait()  # the last one does not come
+    assert b"".join(service.app.bodies) == b"hell"
+    assert [type(error) for error in service.app.errors] == [NotReceived]
+    assert transport.written.endswith(b"/pieces")
+
+
+async def test_a_body_that_is_answered_while_it_comes_is_answered_up_to_what_is_wrong_with_it() -> None:
+    service = Service()
+    protocol, transport = service.connect()
+    protocol.data_received(b"POST /pieces HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+    await asyncio.sleep(0)
+
+    protocol.data_received(b"4\r\nhell\r\nnonsense\r\n")
+
+    await transport.closed.wait()
+    assert b"".join(service.app.bodies) == b"hell"
+    assert [type(error) for error in service.app.errors] == [UnreadableRequest]
+    assert transport.written.endswith(b"/pieces")
 
 
 async def test_a_body_that_is_answered_while_it_comes_has_any_number_of_chunks() -> None:

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.core.errors import InvalidRows, UnsupportedMediaType
+from service.core.errors import InvalidRows, NotReceived, UnsupportedMediaType
 from service.core.signature import Column
 from service.protocols.streaming.arrow import ROWS, ArrowStream
 from tests.service.protocols.fake_server import signature_of
 from tests.service.protocols.streaming.bodies import pieces, stream_of
-from tests.service.protocols.streaming.held import DEADLY, REFUSED, FakeHeld, adult, asked, said
+from tests.service.protocols.streaming.held import DEADLY, REFUSED, FakeHeld, adult, asked, said, waited
 
 LABELLED = signature_of(Column(name="age", dtype="int64"), Column(name="city", dtype="string", nullable=True))
 
@@ -173,6 +173,18 @@ def test_stream_that_breaks_off_is_answered_as_far_as_it_came() -> None:
     got = batches(said(stream(), content[:-40]))
 
     assert [statuses(batch) for batch in got] == [["yes"], [(None, 400)]]
+
+
+@pytest.mark.parametrize("read", [0.0, 0.99], ids=["before the first row", "between two rows"])
+def test_stream_that_is_failed_says_so_at_its_end(read: float) -> None:
+    duplex = stream()
+    content = stream_of(people(41), people(3))
+
+    answered = b"".join(waited(duplex.feed(content[: int(len(content) * read)])))
+    got = batches(answered + b"".join(waited(duplex.fail(NotReceived("body", 30)))))
+
+    assert [statuses(batch) for batch in got] == [*([["yes"], ["no"]] if read else []), [(None, 408)]]
+    assert duplex.is_over
 
 
 @pytest.mark.parametrize("rows", [1, 2])

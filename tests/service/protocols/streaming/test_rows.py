@@ -13,6 +13,7 @@ from service.core.errors import (
     DeadlinePassed,
     InvalidRows,
     ModelFailed,
+    NotReceived,
     Overloaded,
     Problem,
     RequestTooLarge,
@@ -141,6 +142,18 @@ def test_what_no_row_is_to_blame_for_is_the_last_item(error: Exception, status: 
 
     assert summary(said(duplex, rows(41), rows(3, 4), rows(5))) == ["yes", (None, status)]
     assert (duplex.is_over, duplex.error) == (True, error)
+
+
+def test_stream_that_is_failed_says_so_at_its_end_and_nothing_after_that() -> None:
+    error = NotReceived("body", 30)
+    duplex = stream()
+    answered = b"".join(waited(duplex.feed(rows(41) + b'{"age":')))
+
+    last = b"".join(waited(duplex.fail(error)))
+
+    assert summary(answered + last) == ["yes", (None, 408)]
+    assert (duplex.is_over, duplex.error) == (True, error)
+    assert [*duplex.fail(error), *duplex.feed(rows(3)), *duplex.finish()] == []
 
 
 def test_each_part_has_the_time_of_a_request() -> None:
