@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import Future
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from service.core.errors import RequestError, Unavailable
-from service.entrypoints.limits import IN_PIECES
+from service.entrypoints.limits import IN_PIECES, LARGE_BYTES
 from service.protocols.api import Api
 from service.protocols.http import Duplex, DuplexReply, HttpRequest, StreamReply
 
@@ -63,6 +63,7 @@ async def write_duplex(
 
 async def _answers(duplex: Duplex, receive: Receive) -> AsyncGenerator[bytes, None]:
     """Raises ClientDisconnect where the body breaks off: there is nobody to tell."""
+    unanswered = 0  # bytes
     more = True
     try:
         while more and not duplex.is_over:
@@ -70,15 +71,34 @@ async def _answers(duplex: Duplex, receive: Receive) -> AsyncGenerator[bytes, No
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
             more = message.get("more_body", False)
-            for answer in duplex.feed(message.get("body", b"")):
-                yield await _result(answer)
+            piece = message.get("body", b"")
+            unanswered += len(piece)
+            step, is_large = duplex.feed(piece), unanswered > LARGE_BYTES
+            while (answer := await _next(step, on_thread=is_large)) is not None:
+                unanswered = 0
+                yield answer
         step = duplex.finish()
     except RequestError as error:  # raised by our own protocol under uvicorn
         step = duplex.fail(error)
     except asyncio.CancelledError:  # the time of grace is over; the caller is still told
         step = duplex.fail(Unavailable("the service is stopping"))
-    for answer in step:
-        yield await _result(answer)
+    while (answer := await _next(step)) is not None:
+        yield answer
+
+
+async def _next(answers: Iterator[Future[bytes]], *, on_thread: bool = False) -> bytes | None:
+    """The next of `answers`, once it is there; None behind the last. With `on_thread` they are made there."""
+    answer = await _made_on_thread(answers) if on_thread else next(answers, None)
+    return None if answer is None else await _result(answer)
+
+
+async def _made_on_thread(answers: Iterator[Future[bytes]]) -> Future[bytes] | None:
+    making = asyncio.ensure_future(asyncio.to_thread(next, answers, None))
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        await asyncio.wait((making,))  # as long as the thread is at it, nobody else may be
+        raise
 
 
 async def _result(answer: Future[bytes]) -> bytes:

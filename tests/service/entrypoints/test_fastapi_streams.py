@@ -1,14 +1,27 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from service.core.errors import NotReceived, Unavailable
+from service.core.futures import Done
 from service.entrypoints.fastapi_app import _Endpoint
 from service.entrypoints.limits import IN_PIECES
+from service.protocols.columnar.arrow import decode_table
+from service.protocols.http import DuplexReply
+from service.protocols.streaming import arrow
+from service.protocols.streaming.arrow import ArrowStream
 from tests.service.entrypoints.streaming import Count, Echo, Streams, counting, echoing
+from tests.service.protocols.streaming.bodies import stream_of
+from tests.service.protocols.streaming.held import NUMBERS, FakeHeld
+from tests.service.protocols.streaming.held import asked as in_time
 
 
 @pytest.fixture
@@ -186,3 +199,78 @@ async def test_stream_that_the_server_gives_up_is_told_so_at_the_end() -> None:
     assert (caller.pieces, caller.is_complete) == ([b"A", b"Unavailable"], True)
     assert [(status, type(error)) for status, error in streams.recorded] == [(200, Unavailable)]
     assert echo.closed
+
+
+class Slow(Echo):
+    """Takes until it is told to go on for a piece that is complete; `has_begun` with that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_begun = threading.Event()
+        self.goes_on = threading.Event()
+
+    def feed(self, piece: bytes) -> Iterator[Future[bytes]]:
+        if piece.endswith(b"."):
+            self.has_begun.set()
+            assert self.goes_on.wait(20), "nobody else was answered meanwhile"
+            yield Done(b"DONE")
+
+
+@pytest.mark.anyio
+async def test_others_are_answered_while_what_is_large_is_decoded() -> None:
+    slow, caller, other = Slow(), Caller(*[(b"x" * 65_536, True)] * 16, (b".", False)), Caller((b"a", False))
+    asking = asyncio.create_task(caller.ask(echoing(slow)))
+    await asyncio.to_thread(slow.has_begun.wait, 20)
+
+    await other.ask(echoing(Echo()))
+    assert not caller.pieces
+    slow.goes_on.set()
+    await asking
+
+    assert (other.pieces, caller.pieces) == ([b"A", b"END"], [b"DONE", b"END"])
+
+
+@pytest.mark.anyio
+async def test_others_are_answered_while_a_long_message_of_arrow_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    has_begun, goes_on = threading.Event(), threading.Event()
+
+    def waiting(pa: Any, table: Any, *more: Any) -> Any:
+        if table.num_rows > 1:  # not the example
+            has_begun.set()
+            assert goes_on.wait(20), "nobody else was answered meanwhile"
+        return decode_table(pa, table, *more)
+
+    monkeypatch.setattr(arrow, "decode_table", waiting)
+    held = FakeHeld(NUMBERS, merges=False)
+    X = np.full((2**24 // 24, 3), 20.0)  # 16 MiB
+    sent = stream_of(pa.table({f"x{place}": X[:, place] for place in range(3)}))
+    caller = Caller(*((sent[at : at + 65_536], True) for at in range(0, len(sent), 65_536)), (b"", False))
+    other = Caller((b"a", False))
+    streams = Streams(
+        lambda loop: DuplexReply(ArrowStream(held, ("predict",), in_time()), "text/plain"), reads_pieces=True
+    )
+    asking = asyncio.create_task(caller.ask(streams))
+    await asyncio.to_thread(has_begun.wait, 20)
+
+    await other.ask(echoing(Echo()))
+    goes_on.set()
+    await asking
+
+    assert other.pieces == [b"A", b"END"]
+    assert pa.ipc.open_stream(b"".join(caller.pieces)).read_all().num_rows == len(X)
+
+
+@pytest.mark.anyio
+async def test_stream_is_closed_when_no_thread_is_at_it() -> None:
+    slow, caller = Slow(), Caller(*[(b"x" * 65_536, True)] * 16, (b".", False))
+    asking = asyncio.create_task(caller.ask(echoing(slow)))
+    await asyncio.to_thread(slow.has_begun.wait, 20)
+
+    asking.cancel()
+    for _ in range(100):  # far more turns than it takes to write the last item
+        await asyncio.sleep(0)
+    assert (caller.pieces, slow.closed) == ([], 0)
+    slow.goes_on.set()
+    await asking
+
+    assert (caller.pieces, slow.closed) == ([b"Unavailable"], 1)
