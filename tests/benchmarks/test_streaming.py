@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import http.client
 import io
+import subprocess
+import sys
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from benchmarks.processes import ServerFailed
-from benchmarks.streaming import forms, table
+from benchmarks.streaming import forms, table, within
 
 
 class Answer:
@@ -58,6 +60,13 @@ def test_rows_are_counted_and_none_may_have_an_error(form: str, sound: bytes, wr
     assert count(answer(sound)) == 4
     with pytest.raises(ServerFailed):
         count(answer(wrong))
+
+
+@pytest.mark.parametrize(("mib", "exit_code"), [(10, 0), (300, 1)])
+def test_process_gets_no_more_memory_than_it_may_have(mib: int, exit_code: int) -> None:
+    takes = f"import sys\ntry: bytearray({mib} << 20)\nexcept MemoryError: sys.exit(1)"
+
+    assert subprocess.run(within(256, [sys.executable, "-c", takes])).returncode == exit_code
 
 
 def test_table_has_a_line_for_each_form_of_each_server() -> None:
