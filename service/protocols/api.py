@@ -247,21 +247,23 @@ class Api:
 
     def too_late(self, http: HttpRequest) -> HttpReply:
         """For a future that was not done by `http.deadline`; what is not computed yet never will be."""
-        http.give_up()
-        return self._refuse(http, DeadlinePassed(http.deadline.seconds))
+        reply = self._refuse(http, DeadlinePassed(http.deadline.seconds))
+        http.give_up()  # only now: to cancel work settles the future, which is then not the answer any more
+        return reply
 
     def overloaded(self, http: HttpRequest) -> HttpReply:
         return self._refuse(http, Overloaded("every thread that may wait for predictions does"))
 
     def stopped(self, http: HttpRequest) -> HttpReply:
         """The service ends before the answer is there; what is not computed yet never will be."""
+        reply = self._refuse(http, Unavailable("the service is stopping"))
         http.give_up()
-        return self._refuse(http, Unavailable("the service is stopping"))
+        return reply
 
     def gone(self, http: HttpRequest) -> None:
         """The caller hung up: what is not computed yet never will be."""
-        http.give_up()
         self._finish(http, HttpReply(CLIENT_GONE, b""), http.started_at, None)
+        http.give_up()  # after it is noted, as above
 
     def name_of(self, caller: Caller, http: HttpRequest) -> str:
         """By whom what `http` holds is counted: its key, else its address."""

@@ -235,6 +235,30 @@ def test_what_nobody_waits_for_any_more_is_cancelled() -> None:
     assert gone.deadline.is_cancelled
 
 
+@pytest.mark.parametrize(
+    ("give_up", "status"),
+    [
+        pytest.param(lambda api, http: api.gone(http), 499, id="gone"),
+        pytest.param(lambda api, http: api.too_late(http), 504, id="too late"),
+        pytest.param(lambda api, http: api.stopped(http), 503, id="stopped"),
+    ],
+)
+def test_work_that_is_given_up_is_cancelled_and_logged_by_its_reason(give_up: Any, status: int) -> None:
+    log, work = Log(), Future[HttpReply]()
+    api, http = api_over(FakeServer(), log), get("/x")
+
+    def handle(server: Any, http: HttpRequest) -> Future[HttpReply]:
+        http.work = work
+        return work
+
+    api.answer(route_to(handle), http)
+
+    give_up(api, http)
+
+    assert work.cancelled()
+    assert [line[1].status for line in log.lines] == [status]
+
+
 def test_every_request_is_logged_once() -> None:
     log = Log()
     api = api_over(FakeServer(), log)
