@@ -7,7 +7,6 @@ TandemExtension(Settings(models="models")).init_app(app, url_prefix="/ml")
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from functools import lru_cache
@@ -21,6 +20,7 @@ from werkzeug.wsgi import get_input_stream
 
 from service.assembly import Tandem
 from service.core.errors import Overloaded, RequestError
+from service.entrypoints.flask_leaving import CallerLeft, wait_for
 from service.entrypoints.flask_socket import connection_of, converse
 from service.entrypoints.flask_streams import Streamed, streamed
 from service.entrypoints.limits import SocketLimits
@@ -177,7 +177,10 @@ class _View:
         self.__name__ = "tandem"
 
     def __call__(self, **path_params: str) -> Response:
-        return _response(self.answer(request.environ, request.path, path_params))
+        try:
+            return _response(self.answer(request.environ, request.path, path_params))
+        except CallerLeft:  # which Flask would take for a failure
+            return _Nothing()
 
     def turn_away(self, environ: WSGIEnvironment, path: str, path_params: Mapping[str, str]) -> HttpReply:
         """For a prediction for which there was no room. Raises NeedsThread for all else."""
@@ -188,6 +191,7 @@ class _View:
         return refused or self._api.refuse(http, Overloaded("there was no room when it came"))
 
     def answer(self, environ: WSGIEnvironment, path: str, path_params: Mapping[str, str]) -> HttpReply | Streamed:
+        """Raises CallerLeft."""
         http, refused = self._admit(environ, path, path_params)
         if refused is not None:
             return refused
@@ -229,9 +233,12 @@ class _View:
         reply = self._api.answer(self.methods_of_path, http)
         if isinstance(reply, Future):
             try:
-                reply = reply.result(http.deadline.at - time.monotonic())
+                reply = wait_for(reply, http, environ)
             except TimeoutError:
                 return self._api.too_late(http)
+            except CallerLeft:
+                self._api.gone(http)
+                raise
         return reply if isinstance(reply, HttpReply) else streamed(self._api, http, reply, environ)
 
 
@@ -257,11 +264,11 @@ class _SocketView:
         if isinstance(opened, HttpReply):
             return _response(opened)
         converse(opened, connection, http.headers["sec-websocket-key"], self._limits)
-        return _Written()
+        return _Nothing()
 
 
-class _Written(Response):
-    """All was written, to the connection itself."""
+class _Nothing(Response):
+    """All was written, to the connection itself; or nobody is there to read it."""
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         raise StopIteration  # gunicorn's word for closing the connection

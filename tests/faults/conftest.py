@@ -12,7 +12,7 @@ from tests.faults.cases import Came, shorten
 from tests.faults.fronts import Front
 from tests.faults.guarded import guarded, guarded_fronts, spoken_grpc  # noqa: F401  fixtures
 from tests.faults.sockets import socket_models, speaker, speakers  # noqa: F401  fixtures
-from tests.faults.writing import writing, writing_fronts  # noqa: F401  fixtures
+from tests.faults.writing import writing, writing_fronts, writing_workers  # noqa: F401  fixtures
 
 
 @pytest.fixture(scope="session")

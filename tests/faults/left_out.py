@@ -124,7 +124,8 @@ LEFT_OUT: Final[dict[str, str]] = {
     "G04": "with an engine of the CPU that answers otherwise, in the device's process.",
     "G06": "the memory that another process holds is feigned as an engine that does not open.",
     "P05": "in part: bad TLS is shown as a server that speaks none, in `tests/service/generation/test_upstream.py`.",
-    "P07": "under Flask a caller who leaves a whole answer, not a stream, is not noticed until it is written.",
+    "P07": "under Granian, and under a gunicorn of one's own that speaks TLS, a caller who leaves a whole answer, not a "
+    "stream, is not noticed until it is written: there is no connection to look at.",
     "P08": "endless streams are ended at 1 MB here (TANDEM_UPSTREAM_MAX_BYTES), not 10 GB.",
     "P14": "in part: there is no front proxy here yet; shown are the headers, the heartbeats, and that a first text comes "
     "while the stream goes on.",

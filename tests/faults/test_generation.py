@@ -1,8 +1,7 @@
-"""Texts from a language model that another server runs: what callers send, and when they leave (section P)."""
+"""Texts from a language model that another server runs: what callers send (section P)."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from typing import Any, Final
@@ -17,7 +16,6 @@ from tests.faults.writing import (
     CHAT,
     COMPLETIONS,
     EVENTS,
-    GAP_S,
     MAX_MESSAGES,
     MAX_PROMPT,
     NARROW,
@@ -31,7 +29,6 @@ from tests.faults.writing import (
     Writing,
     asking,
     events,
-    log_of,
     read_until,
 )
 
@@ -242,28 +239,6 @@ def test_prompts_are_not_logged(writing: Writing, came: Came) -> None:
     came("nothing")
     assert log.count("/v1/generate") >= 6
     assert "canary" not in log and "canary" not in metrics and TEXTS[1] not in log
-
-
-# Callers who leave
-
-
-@fault("P07", sent="a caller who leaves a stream that goes on, and one that is silent", expected="upstream left in 1 s")
-@pytest.mark.parametrize("script", ["drip", "silent text"])
-@pytest.mark.parametrize("path", [STREAM, CHAT])
-def test_caller_leaves(writing: Writing, script: str, path: str, came: Came) -> None:
-    before = len(writing.upstream.asked)
-    connection = writing.open(script, path)
-    read_until(connection, TEXTS[0].encode())
-    asked = writing.upstream.asked[before]
-
-    connection.close()
-    closed_at = time.monotonic()
-    left_at = eventually(lambda: asked.left_at, "the upstream to be left")
-
-    came(f"{left_at - closed_at:.2f} s")
-    # What else would end it comes later: a silence of the upstream, or the end of all.
-    assert left_at - closed_at < GAP_S - 1
-    eventually(lambda: 499 in [line.get("status") for line in log_of(writing)[-5:]], "the line in the log")
 
 
 # Many at a time

@@ -6,7 +6,7 @@ import json
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from service.guards.keys import entry_of, new_key
-from tests.conformance.servers import CLIENT, SERVERS, Running, tandem_serve
+from tests.conformance.servers import CLIENT, SERVERS, Running, side_by_side, tandem_serve
 from tests.conformance.wire import request
 from tests.faults.fronts import PATIENCE_S, PREDICT, Front
 from tests.faults.upstream import MODEL, SECRET, TEXTS, Upstream, scripted
@@ -37,6 +37,10 @@ MAX_MESSAGES: Final = 50
 FIRST_S: Final = 2.0
 GAP_S: Final = 4.0
 STREAMS: Final = 60
+# gunicorn's other workers, which few tests ask.
+WORKERS: Final = {
+    f"gunicorn-{worker}": (*SERVERS["gunicorn"], "--worker-class", worker) for worker in ("gevent", "sync")
+}
 
 
 def write_keys(path: Path) -> None:
@@ -63,10 +67,10 @@ class Writing(Front):
         """What comes of a prompt that has the upstream do `script`."""
         return self.ask("POST", path, json={**asking(path, script), **fields})
 
-    def open(self, script: str, path: str = STREAM) -> socket.socket:
-        """A connection on which a stream was asked for."""
+    def open(self, script: str, path: str = STREAM, *, streams: bool = True) -> socket.socket:
+        """A connection on which a text was asked for."""
         connection = socket.create_connection(("127.0.0.1", self.port), PATIENCE_S)
-        body = json.dumps({**asking(path, script), "stream": True}).encode()
+        body = json.dumps({**asking(path, script), "stream": streams}).encode()
         headers = [("Content-Type", "application/json"), ("Authorization", f"Bearer {WRITER}")]
         connection.sendall(request("POST", path, body, headers=headers))
         return connection
@@ -77,11 +81,11 @@ def asking(path: str, script: str) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}]} if path == CHAT else {"prompt": text}
 
 
-@pytest.fixture(scope="session")
-def writing_fronts(
-    repository: Path, tmp_path_factory: pytest.TempPathFactory
+@contextmanager
+def writing_servers(
+    repository: Path, folder: Path, servers: Mapping[str, tuple[str, ...]]
 ) -> Iterator[tuple[Mapping[str, Running], Upstream]]:
-    folder = tmp_path_factory.mktemp("writing")
+    """One of each of `servers`, with narrow limits, before an upstream of their own."""
     shutil.copytree(repository / "numbers", folder / "models" / "numbers")
     write_keys(folder / "keys.json")
     (folder / "upstream.key").write_text(UPSTREAM_KEY)
@@ -91,31 +95,43 @@ def writing_fronts(
     }  # fmt: skip
     environment = {f"TANDEM_UPSTREAM_{name}": str(value) for name, value in settings.items()}
     environment["TANDEM_MAX_STREAMS"] = str(STREAMS)
-    with ExitStack() as stack:
-        upstream = stack.enter_context(scripted())
-        yield (
-            {
-                name: stack.enter_context(
-                    tandem_serve(
-                        *arguments,
-                        *("--models", str(folder / "models"), "--keys", str(folder / "keys.json")),
-                        *("--upstream", upstream.url, "--upstream-model", MODEL),
-                        log=folder / name,
-                        environment=environment,
-                    )
-                )
-                for name, arguments in SERVERS.items()
-            },
-            upstream,
-        )
+    with scripted() as upstream:
+        starts = {
+            name: tandem_serve(
+                *arguments,
+                *("--models", str(folder / "models"), "--keys", str(folder / "keys.json")),
+                *("--upstream", upstream.url, "--upstream-model", MODEL),
+                log=folder / name,
+                environment=environment,
+            )
+            for name, arguments in servers.items()
+        }
+        with side_by_side(starts) as running:
+            yield running, upstream
+
+
+@pytest.fixture(scope="session")
+def writing_fronts(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Mapping[str, Running], Upstream]]:
+    with writing_servers(repository, tmp_path_factory.mktemp("writing"), SERVERS) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def writing_workers(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Mapping[str, Running], Upstream]]:
+    with writing_servers(repository, tmp_path_factory.mktemp("workers"), WORKERS) as started:
+        yield started
 
 
 @pytest.fixture(params=SERVERS)
-def writing(
-    request: pytest.FixtureRequest, writing_fronts: tuple[Mapping[str, Running], Upstream]
-) -> Iterator[Writing]:
-    """Each of them in turn; after the test it must be as well as before, and so must its way to the upstream."""
-    running, upstream = writing_fronts
+def writing(request: pytest.FixtureRequest) -> Iterator[Writing]:
+    """Each of them in turn, or those of `WORKERS` that a test names; after the test it must be as well as before, and
+    so must its way to the upstream."""
+    started = "writing_fronts" if request.param in SERVERS else "writing_workers"
+    running, upstream = request.getfixturevalue(started)
     front = Writing(request.param, running[request.param], upstream)
     since = front.running.log.stat().st_size
     yield front

@@ -64,12 +64,16 @@ class Count:
 class Streams:
     """An Api with one route that streams. `recorded` is the access log."""
 
-    def __init__(self, handle: Callable[[EventLoop], Any], *, reads_pieces: bool = False) -> None:
+    def __init__(
+        self, handle: Callable[[EventLoop], Any], *, reads_pieces: bool = False, can_be_given_up: bool = False
+    ) -> None:
         self.loop = EventLoop()
         self.recorded: list[tuple[int, BaseException | None]] = []
 
         def handler(server: Server, http: HttpRequest) -> Reply | Future[Reply]:
             reply: Reply | Future[Reply] = handle(self.loop)
+            if can_be_given_up and isinstance(reply, Future):
+                http.work = reply
             return reply
 
         route = Route("POST", "/s", handler, Scope.PREDICT, "s", streams=True, reads_pieces=reads_pieces)

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,24 @@ def test_an_app_with_hooks_needs_a_thread(models: Path) -> None:
     _hook(app, [])
     with client_of(app), pytest.raises(NeedsThread):
         _turn_away(app, "/predict")
+
+
+@pytest.mark.parametrize(("has_hook", "error"), [(False, ConnectionResetError), (True, StopIteration)])
+def test_who_left_before_the_answer_ends_the_connection(has_hook: bool, error: type[Exception], models: Path) -> None:
+    """By words of gunicorn's: it closes the connection, and logs neither."""
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        app = create_app(Settings(models=models, upstream=f"http://127.0.0.1:{silent.getsockname()[1]}/v1"))
+        if has_hook:
+            _hook(app, [])
+        body = json.dumps({"prompt": "hi", "model": "m"}).encode()
+        environ = EnvironBuilder(
+            path="/v1/generate", method="POST", data=body, content_type="application/json"
+        ).get_environ()
+
+        with client_of(app), ours, pytest.raises(error):
+            app({**environ, "gunicorn.socket": ours}, lambda status, headers: pytest.fail("it was answered"))
 
 
 @pytest.mark.parametrize(("size", "status"), [(1024, 415), (1025, 413)])

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import asyncio
 import io
+import socket
+import threading
 from typing import Any
 
 import pytest
 
 from service.core.errors import NotReceived
 from service.entrypoints.flask_app import _View
+from service.entrypoints.flask_leaving import CallerLeft
 from service.entrypoints.flask_streams import Streamed
 from service.entrypoints.limits import IN_PIECES
 from service.entrypoints.seats import Seats
+from service.protocols.http import Reply
 from tests.service.entrypoints.streaming import Count, Echo, Streams, counting, echoing
 
 
@@ -84,6 +89,28 @@ def test_stream_is_given_up_when_its_caller_leaves(read: int) -> None:
     reply.body.close()
 
     assert ([status for status, _ in streams.recorded], count.closed) == ([499], True)
+    streams.loop.stop()
+
+
+def test_stream_that_has_not_begun_is_given_up_when_its_caller_leaves() -> None:
+    started, given_up = threading.Event(), threading.Event()
+
+    async def never() -> Reply:
+        started.set()
+        try:
+            return await asyncio.Event().wait()  # type: ignore[return-value]
+        finally:
+            given_up.set()
+
+    streams = Streams(lambda loop: loop.run(never()), can_be_given_up=True)
+    ours, theirs = socket.socketpair()
+    theirs.close()
+
+    with ours, pytest.raises(CallerLeft):
+        ask(streams, **{"gunicorn.socket": ours})
+
+    assert started.is_set() and given_up.wait(20)
+    assert (streams.recorded, streams.api.places.taken) == ([(499, None)], 0)
     streams.loop.stop()
 
 

@@ -1,0 +1,62 @@
+"""Callers who leave while an answer is made, under WSGI servers that hand over the connection: gunicorn.
+
+The thread that waits for the answer looks at the connection now and then; nobody else reads it meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import ssl
+import time
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Final
+
+from service.protocols.http import HttpRequest, Reply
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+# Whoever leaves ends the work for it within a second; a look takes some microseconds.
+LOOK_EVERY_S: Final = 0.3
+
+
+class CallerLeft(ConnectionResetError):
+    """Nobody is there to be answered. Raised into gunicorn, it ends the connection, and no log tells of it."""
+
+
+def wait_for(reply: Future[Reply], http: HttpRequest, environ: WSGIEnvironment) -> Reply:
+    """The result of `reply`. Where its work can be given up, that is seen to while it is waited for.
+
+    Raises:
+        TimeoutError: it was not there by the deadline of `http`.
+        CallerLeft: the caller has closed the connection, or its side of it, which uvicorn takes for the same.
+    """
+    connection = None if http.work is None else _connection_of(environ)
+    while connection is not None and http.deadline.at - time.monotonic() > LOOK_EVERY_S:
+        with contextlib.suppress(TimeoutError):
+            return reply.result(LOOK_EVERY_S)
+        if has_left(connection) and not reply.done():
+            raise CallerLeft(errno.ECONNRESET, "the caller has left")
+    return reply.result(http.deadline.at - time.monotonic())
+
+
+def has_left(connection: socket.socket) -> bool:
+    """Whether the other side sends no more. Waits for nothing and takes nothing: what has come is the next request."""
+    timeout_s = connection.gettimeout()
+    connection.settimeout(0)
+    try:
+        return not connection.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:  # reset
+        return True
+    finally:
+        connection.settimeout(timeout_s)
+
+
+def _connection_of(environ: WSGIEnvironment) -> socket.socket | None:
+    """That of a request, where it can be looked at. Behind TLS only reading would tell."""
+    connection = environ.get("gunicorn.socket")
+    return None if isinstance(connection, ssl.SSLSocket) else connection
