@@ -20,9 +20,9 @@ from werkzeug.wsgi import get_input_stream
 
 from service.assembly import Tandem
 from service.core.errors import Overloaded, RequestError
-from service.entrypoints.flask_leaving import CallerLeft, wait_for
 from service.entrypoints.flask_socket import connection_of, converse
 from service.entrypoints.flask_streams import Streamed, streamed
+from service.entrypoints.flask_waiting import CallerLeft, wait_for
 from service.entrypoints.limits import SocketLimits
 from service.entrypoints.seats import TURN_AWAY, NeedsThread, Seats
 from service.entrypoints.worker import drain_when_told, share_interpreter

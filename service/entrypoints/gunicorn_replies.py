@@ -6,11 +6,13 @@ in two took a thread half as long again as in one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from gunicorn import util
 from gunicorn.http.wsgi import Response
+
+from service.entrypoints.limits import LIVES
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -72,3 +74,29 @@ def whole(app: WSGIApplication) -> WSGIApplication:
         return app(environ, start_response)
 
     return answer
+
+
+def telling(app: WSGIApplication, lives: Callable[[], object]) -> WSGIApplication:
+    """The app, which calls `lives` with each piece of a long answer, and may do so while it waits for one."""
+
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        environ[LIVES] = lives
+        body = app(environ, start_response)
+        return body if isinstance(body, tuple) else _Telling(body, lives)  # a tuple is there as a whole
+
+    return answer
+
+
+class _Telling:
+    def __init__(self, body: Iterable[bytes], lives: Callable[[], object]) -> None:
+        self._body = body
+        self._lives = lives
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._body:
+            self._lives()
+            yield piece
+
+    def close(self) -> None:
+        if hasattr(self._body, "close"):
+            self._body.close()

@@ -31,7 +31,7 @@ from service.core.errors import (
 )
 from service.entrypoints.drain import DRAIN
 from service.entrypoints.gunicorn_connections import READ_BYTES, Connection, Progress
-from service.entrypoints.gunicorn_replies import whole
+from service.entrypoints.gunicorn_replies import telling, whole
 from service.entrypoints.limits import HttpLimits
 from service.entrypoints.refusals import refuse
 from service.entrypoints.seats import TURN_AWAY, NeedsThread
@@ -49,7 +49,7 @@ def worker_of(name: str, limits: HttpLimits) -> type[Any]:
     if name == "gthread":
         return type("ThreadWorker", (ThreadWorker,), {"limits": limits})
     base: type[Any] = util.load_class(name)
-    return type(base.__name__, (_Mended, base), {})
+    return type(base.__name__, (_Alone if name == "sync" else _Mended, base), {})
 
 
 class _Mended:
@@ -70,6 +70,17 @@ class _Mended:
             self.log.exception("error handling a request")  # type: ignore[attr-defined]
         with contextlib.suppress(OSError):
             util.write_nonblock(client, refuse(_meaning(exc)))
+
+
+class _Alone(_Mended):
+    """A worker of one thread, which the arbiter takes for hung, and kills, when an answer takes its `timeout`.
+
+    So what waits for others, or comes in pieces, says that it lives.
+    """
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        self.wsgi = telling(self.wsgi, self.notify)  # type: ignore[attr-defined]
 
 
 def _meaning(exc: BaseException) -> BaseException:

@@ -18,6 +18,10 @@ LARGE_BYTES: Final = 1024 * 1024
 # from then on the time for a body is that for each piece, and there may be any number of them.
 IN_PIECES: Final = "tandem_in_pieces"
 
+# Under this name in the environ of WSGI a server whose watchdog would take a long wait for a hang hands over what is to
+# be called meanwhile, several times a minute.
+LIVES: Final = "tandem.lives"
+
 
 @dataclass(frozen=True, slots=True)
 class HttpLimits:

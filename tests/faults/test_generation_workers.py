@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import time
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.conformance.servers import SERVERS, eventually
+from tests.conformance.servers import CLIENT, SERVERS, eventually, tandem_serve
 from tests.conformance.wire import request, talk
 from tests.faults.cases import Came, fault
 from tests.faults.fronts import is_problem
 from tests.faults.sockets import HANDSHAKE
-from tests.faults.upstream import TEXTS, USAGE, Asked
+from tests.faults.upstream import MODEL, TEXTS, USAGE, Asked, scripted
 from tests.faults.writing import (
     CHAT,
     COMPLETIONS,
@@ -25,6 +27,7 @@ from tests.faults.writing import (
     WORKERS,
     WRITER,
     Writing,
+    asking,
     error_of,
     events,
     log_of,
@@ -91,6 +94,26 @@ def test_worker_that_answers_one_at_a_time_speaks_no_websocket(writing: Writing)
 
     assert reply.status == 501
     assert "gthread" in json.loads(reply.body)["detail"]
+
+
+def test_text_may_take_longer_than_gunicorn_waits_for_a_sign_of_the_sync_worker(
+    repository: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(repository / "numbers", tmp_path / "models" / "numbers")
+    watched = {"TANDEM_TIMEOUT_S": "1", "TANDEM_GRACE_S": "2"}  # together the watchdog's time: it looks every second
+    with (
+        scripted() as upstream,
+        tandem_serve(
+            *(*WORKERS["gunicorn-sync"], "--models", str(tmp_path / "models")),
+            *("--upstream", upstream.url, "--upstream-model", MODEL),
+            log=tmp_path / "log",
+            environment=watched,
+        ) as running,
+    ):
+        whole, stream = (CLIENT.post(f"{running.url}{path}", json=asking(path, "well 0.8")) for path in (WHOLE, STREAM))
+
+    assert whole.json()["text"] == "".join(TEXTS)
+    assert events(stream.content)[-1] == "[DONE]"
 
 
 # Callers who leave

@@ -10,8 +10,8 @@ import pytest
 
 from service.core.errors import NotReceived
 from service.entrypoints.flask_app import _View
-from service.entrypoints.flask_leaving import CallerLeft
 from service.entrypoints.flask_streams import Streamed
+from service.entrypoints.flask_waiting import CallerLeft
 from service.entrypoints.limits import IN_PIECES
 from service.entrypoints.seats import Seats
 from service.protocols.http import Reply

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,7 +8,8 @@ import pytest
 from gunicorn import config
 from gunicorn.http.wsgi import Response
 
-from service.entrypoints.gunicorn_replies import whole
+from service.entrypoints.gunicorn_replies import telling, whole
+from service.entrypoints.limits import LIVES
 
 
 class Socket:
@@ -81,3 +82,35 @@ def test_replies_of_other_kinds_stay_what_they_are() -> None:
     whole(lambda environ, start_response: [])({}, response.start_response)
 
     assert type(response) is Other
+
+
+class Pieces:
+    closed = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter([b"a", b"b"])
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_worker_says_that_it_lives_with_each_piece_and_the_app_may_do_so() -> None:
+    told: list[str] = []
+    pieces = Pieces()
+
+    def app(environ: Any, start_response: Any) -> Iterable[bytes]:
+        environ[LIVES]()
+        return pieces
+
+    body: Any = telling(app, lambda: told.append("lives"))({}, lambda *_: None)
+    came = [(piece, len(told)) for piece in body]
+    body.close()
+
+    assert came == [(b"a", 2), (b"b", 3)]
+    assert pieces.closed == 1
+
+
+def test_answer_that_is_there_is_handed_on_as_it_is() -> None:
+    answer = (b"answer",)
+
+    assert telling(lambda environ, start_response: answer, lambda: pytest.fail("why?"))({}, lambda *_: None) is answer

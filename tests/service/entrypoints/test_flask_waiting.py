@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from service.core.deadline import Deadline
-from service.entrypoints import flask_leaving
-from service.entrypoints.flask_leaving import CallerLeft, has_left, wait_for
+from service.entrypoints import flask_waiting
+from service.entrypoints.flask_waiting import CallerLeft, has_left, wait_for
+from service.entrypoints.limits import LIVES
 from service.protocols.http import HttpReply, HttpRequest, Reply
 from tests.service.protocols.fake_server import get
 
@@ -115,19 +116,19 @@ def test_who_leaves_as_the_answer_comes_gets_it(
         reply.set_result(HERE)
         return True
 
-    monkeypatch.setattr(flask_leaving, "has_left", leave)
+    monkeypatch.setattr(flask_waiting, "has_left", leave)
 
     assert wait_for(reply, request_with_work(), {"gunicorn.socket": connection[0]}) is HERE
 
 
 def test_connection_is_looked_at_several_times_a_second() -> None:
-    assert 3 * flask_leaving.LOOK_EVERY_S < 1
+    assert 3 * flask_waiting.LOOK_EVERY_S < 1
 
 
 def test_deadline_holds_while_the_caller_is_there(
     connection: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flask_leaving, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(flask_waiting, "LOOK_EVERY_S", 0.01)
     http = request_with_work()
     http.deadline = Deadline.after(0.05)
 
@@ -135,11 +136,6 @@ def test_deadline_holds_while_the_caller_is_there(
         wait_for(Future(), http, {"gunicorn.socket": connection[0]})
 
     assert time.monotonic() >= http.deadline.at
-
-
-def no_work(http: HttpRequest, ours: socket.socket) -> dict[str, Any]:
-    http.work = None
-    return {"gunicorn.socket": ours}
 
 
 def behind_tls(http: HttpRequest, ours: socket.socket) -> dict[str, Any]:
@@ -151,7 +147,6 @@ def behind_tls(http: HttpRequest, ours: socket.socket) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "environ_of",
     [
-        pytest.param(no_work, id="nothing can be given up"),
         pytest.param(behind_tls, id="TLS"),
         pytest.param(lambda http, ours: {}, id="no connection is handed over"),
     ],
@@ -163,5 +158,24 @@ def test_elsewhere_nobody_looks(
     environ = environ_of(http, connection[0])
     connection[1].close()
 
-    with closing(environ.get("gunicorn.socket", connection[0])), pytest.raises(TimeoutError):
-        wait_for(Slow(1), http, environ)
+    with closing(environ.get("gunicorn.socket", connection[0])):
+        assert wait_for(Slow(5), http, environ) is HERE
+
+
+def test_prediction_which_nobody_can_give_up_is_waited_for_in_one(
+    connection: tuple[socket.socket, socket.socket],
+) -> None:
+    http = request_with_work()
+    http.work = None
+    connection[1].close()
+
+    with pytest.raises(TimeoutError):
+        wait_for(Slow(1), http, {"gunicorn.socket": connection[0]})
+
+
+def test_server_that_would_take_it_for_a_hang_is_told_of_each_wait() -> None:
+    told: list[None] = []
+
+    wait_for(Slow(5), request_with_work(), {LIVES: lambda: told.append(None)})
+
+    assert len(told) == 5

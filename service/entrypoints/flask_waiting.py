@@ -1,6 +1,7 @@
-"""Callers who leave while an answer is made, under WSGI servers that hand over the connection: gunicorn.
+"""Waiting for an answer that takes long, under WSGI: its caller may leave meanwhile.
 
-The thread that waits for the answer looks at the connection now and then; nobody else reads it meanwhile.
+Where the server hands over the connection, as gunicorn does, the thread that waits looks at it now and then. Nobody
+else reads it meanwhile.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Final
 
+from service.entrypoints.limits import LIVES
 from service.protocols.http import HttpRequest, Reply
 
 if TYPE_CHECKING:
@@ -33,11 +35,13 @@ def wait_for(reply: Future[Reply], http: HttpRequest, environ: WSGIEnvironment) 
         TimeoutError: it was not there by the deadline of `http`.
         CallerLeft: the caller has closed the connection, or its side of it, which uvicorn takes for the same.
     """
-    connection = None if http.work is None else _connection_of(environ)
-    while connection is not None and http.deadline.at - time.monotonic() > LOOK_EVERY_S:
+    connection, lives = _connection_of(environ), environ.get(LIVES)
+    while http.work is not None and http.deadline.at - time.monotonic() > LOOK_EVERY_S:
         with contextlib.suppress(TimeoutError):
             return reply.result(LOOK_EVERY_S)
-        if has_left(connection) and not reply.done():
+        if lives is not None:
+            lives()
+        if connection is not None and has_left(connection) and not reply.done():
             raise CallerLeft(errno.ECONNRESET, "the caller has left")
     return reply.result(http.deadline.at - time.monotonic())
 
