@@ -66,7 +66,9 @@ class Soak:
     def grown(self) -> list[str]:
         """What did not stay as it was in the second half; nothing of a service that is well."""
         half = self._second_half()
-        found = [] if self.growth_bytes() < BOUND_BYTES else [f"memory by {self.growth_bytes() / 2**20:.1f} MiB"]
+        # What was taken before may go back to the system meanwhile: memory that falls is far from its mean, too.
+        grows = self.growth_bytes() >= BOUND_BYTES and self.slope_bytes(1) > 0
+        found = [f"memory by {self.growth_bytes() / 2**20:.1f} MiB"] if grows else []
         for name in ("threads", "descriptors"):
             first, last = (getattr(one, name) for one in (half[0], half[-1]))
             # Connections come and go; what leaks grows with the requests.

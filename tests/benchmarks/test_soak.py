@@ -13,6 +13,19 @@ def test_growth_is_that_of_the_second_half() -> None:
     assert found.grown() == []
 
 
+@pytest.mark.parametrize(
+    ("mib", "grown"),
+    [
+        pytest.param((0, 0, 0, 0, 100, 110, 120, 130), ["memory by 15.0 MiB"], id="it rises"),
+        pytest.param((0, 0, 0, 0, 130, 110, 100, 100), [], id="it falls"),
+    ],
+)
+def test_memory_that_goes_back_to_the_system_has_not_grown(mib: tuple[int, ...], grown: list[str]) -> None:
+    found = Soak([Sample(each * 2**20, 1, 1) for each in mib])
+
+    assert found.grown() == grown
+
+
 def test_every_other_request_is_a_good_one() -> None:
     requests = mix("line", [1.0, 2.0])
 
