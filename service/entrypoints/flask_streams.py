@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from service.core.errors import RequestError
 from service.core.futures import Done
+from service.entrypoints.flask_waiting import CallerLeft, has_left, watched_connection
 from service.entrypoints.limits import IN_PIECES
 from service.protocols.api import Api
 from service.protocols.http import Duplex, DuplexReply, HttpRequest, StreamReply
@@ -33,18 +34,26 @@ class Streamed:
 
 
 def streamed(api: Api, http: HttpRequest, reply: StreamReply | DuplexReply, environ: WSGIEnvironment) -> Streamed:
-    body = StreamBody(api, http, reply) if isinstance(reply, StreamReply) else DuplexBody(api, http, reply, environ)
+    body: StreamBody | DuplexBody
+    if isinstance(reply, StreamReply):
+        body = StreamBody(api, http, reply, environ)
+    else:
+        body = DuplexBody(api, http, reply, environ)
     return Streamed(reply.status, body, reply.content_type, reply.headers)
 
 
 class StreamBody:
-    """The pieces of a `StreamReply`. Closed before its end where the caller has left."""
+    """The pieces of a `StreamReply`. Closed before its end where the caller has left.
 
-    def __init__(self, api: Api, http: HttpRequest, reply: StreamReply) -> None:
+    Only the second write to a caller who has left fails; where the connection can be looked at, none is needed.
+    """
+
+    def __init__(self, api: Api, http: HttpRequest, reply: StreamReply, environ: WSGIEnvironment) -> None:
         self._api = api
         self._http = http
         self._reply = reply
         self._pieces = api.loop.iterate(reply.pieces)
+        self._connection = watched_connection(environ)
         self._is_complete = False
 
     def __iter__(self) -> Iterator[bytes]:
@@ -52,6 +61,8 @@ class StreamBody:
 
     def __next__(self) -> bytes:
         for piece in self._pieces:
+            if self._connection is not None and has_left(self._connection):
+                raise CallerLeft
             if piece:  # to some servers, an empty one is the end
                 return piece
         self._is_complete = True

@@ -27,6 +27,9 @@ LOOK_EVERY_S: Final = 0.3
 class CallerLeft(ConnectionResetError):
     """Nobody is there to be answered. Raised into gunicorn, it ends the connection, and no log tells of it."""
 
+    def __init__(self) -> None:
+        super().__init__(errno.ECONNRESET, "the caller has left")
+
 
 def wait_for(reply: Future[Reply], http: HttpRequest, environ: WSGIEnvironment) -> Reply:
     """The result of `reply`. Where its work can be given up, that is seen to while it is waited for.
@@ -35,14 +38,14 @@ def wait_for(reply: Future[Reply], http: HttpRequest, environ: WSGIEnvironment) 
         TimeoutError: it was not there by the deadline of `http`.
         CallerLeft: the caller has closed the connection, or its side of it, which uvicorn takes for the same.
     """
-    connection, lives = _connection_of(environ), environ.get(LIVES)
+    connection, lives = watched_connection(environ), environ.get(LIVES)
     while http.work is not None and http.deadline.at - time.monotonic() > LOOK_EVERY_S:
         with contextlib.suppress(TimeoutError):
             return reply.result(LOOK_EVERY_S)
         if lives is not None:
             lives()
         if connection is not None and has_left(connection) and not reply.done():
-            raise CallerLeft(errno.ECONNRESET, "the caller has left")
+            raise CallerLeft
     return reply.result(http.deadline.at - time.monotonic())
 
 
@@ -60,7 +63,7 @@ def has_left(connection: socket.socket) -> bool:
         connection.settimeout(timeout_s)
 
 
-def _connection_of(environ: WSGIEnvironment) -> socket.socket | None:
+def watched_connection(environ: WSGIEnvironment) -> socket.socket | None:
     """That of a request, where it can be looked at. Behind TLS only reading would tell."""
     connection = environ.get("gunicorn.socket")
     return None if isinstance(connection, ssl.SSLSocket) else connection

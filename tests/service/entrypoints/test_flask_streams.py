@@ -67,6 +67,22 @@ def test_stream_holds_a_place_and_no_seat_until_it_is_closed() -> None:
     streams.loop.stop()
 
 
+def test_caller_who_has_left_is_seen_before_the_next_piece_where_the_server_shows_the_connection() -> None:
+    count = Count()
+    streams = counting(count)
+    caller, connection = socket.socketpair()
+    with connection:
+        reply = ask(streams, **{"gunicorn.socket": connection})
+        first = next(iter(reply.body))
+        caller.close()
+        with pytest.raises(CallerLeft):
+            next(iter(reply.body))
+        reply.body.close()
+
+    assert (first, streams.recorded, count.closed) == (b"1", [(499, None)], True)
+    streams.loop.stop()
+
+
 def test_place_is_free_once_the_server_may_write_the_end() -> None:
     streams = counting(Count())
     reply = ask(streams)
