@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import Future
 
 import httpcore
 
@@ -65,8 +67,24 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
 
 
 async def addresses_of(host: str, port: int) -> Sequence[str]:
-    """Without asking anybody where it can be told from the name. Raises OSError."""
+    """Without asking anybody where it can be told from the name. Raises OSError.
+
+    Nobody can end a look-up that hangs. Each has a thread of its own, which is left behind then: in the event loop's
+    few, all else that they do would wait, large bodies of predictions among it, and the end of the service, too.
+    """
     if (known := as_address(host)) is not None:
         return known
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+    found: Future[Sequence[str]] = Future()
+    threading.Thread(target=_look_up, args=(found, host, port), name="tandem-resolver", daemon=True).start()
+    return await asyncio.wrap_future(found)
+
+
+def _look_up(found: Future[Sequence[str]], host: str, port: int) -> None:
+    if not found.set_running_or_notify_cancel():
+        return
+    try:
+        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        found.set_exception(error)
+    else:
+        found.set_result(list(dict.fromkeys(str(address[0]) for *_, address in entries)))

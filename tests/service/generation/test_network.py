@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -112,6 +114,49 @@ def test_slow_resolver_is_given_up() -> None:
 
     with pytest.raises(httpcore.ConnectTimeout):
         asyncio.run(CheckedNetwork("example.com", Net([]), never).connect_tcp("example.com", 80, 0.01))
+
+
+@fault(
+    "W18",
+    sent="a name server that does not answer, while many connections to the upstream begin",
+    expected="they end in time; whatever else the event loop has threads for goes on",
+)
+def test_look_ups_that_hang_hold_up_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+
+    def hang(*_: Any, **__: Any) -> Any:
+        answered.wait(60)
+        raise OSError(-3, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+
+    async def ask() -> list[Any]:
+        checked = CheckedNetwork("example.com", Net([]))
+        many = [checked.connect_tcp("example.com", 80, 0.05) for _ in range(40)]
+        outcomes = await asyncio.gather(*many, return_exceptions=True)
+        async with asyncio.timeout(30):
+            assert await asyncio.to_thread(lambda: "decoded") == "decoded"
+        return outcomes
+
+    try:
+        outcomes = asyncio.run(ask())
+    finally:
+        answered.set()
+
+    assert {type(outcome) for outcome in outcomes} == {httpcore.ConnectTimeout}
+
+
+def test_names_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def entries(host: str, port: int, **_: Any) -> Any:
+        if host == "nowhere.example":
+            raise OSError(-2, "Name or service not known")
+        return [(None, None, 0, "", (address, port)) for address in ("192.0.2.1", "192.0.2.2", "192.0.2.1")]
+
+    monkeypatch.setattr(socket, "getaddrinfo", entries)
+
+    assert asyncio.run(addresses_of("example.com", 80)) == ["192.0.2.1", "192.0.2.2"]
+    with pytest.raises(OSError, match="not known"):
+        asyncio.run(addresses_of("nowhere.example", 80))
 
 
 def test_addresses_and_localhost_are_not_looked_up() -> None:
