@@ -19,11 +19,6 @@ settings.register_profile("tandem", derandomize=True, deadline=None, max_example
 settings.load_profile("tandem")
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: tests wait for servers a fifth of their time."""
-    return (os.cpu_count() or 1) + 1
-
-
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with models of every kind. Read-only: tests that change a repository make their own."""
