@@ -200,7 +200,8 @@ class ThreadWorker(_Mended, gthread.ThreadWorker):  # type: ignore[misc]
         try:
             return super().handle_request(req, conn)
         except (TimeoutError, BlockingIOError):
-            self.log.info("an answer was not taken within %g s", self.limits.write_timeout_s)
+            waited_s = 0.0 if conn.is_turned_away else self.limits.write_timeout_s
+            self.log.info("an answer was not taken within %g s", waited_s)
             with contextlib.suppress(OSError):
                 conn.sock.shutdown(socket.SHUT_RD)  # `linger` then takes the caller's side for closed
             raise StopIteration from None  # gunicorn's word for closing the connection
