@@ -77,16 +77,17 @@ class Admission:
             wait_s, may_s = self._wait_s(), self._longest_s
             raise Overloaded(_too_long(wait_s, may_s) if wait_s > may_s else self._refusal(), self._retry_after_s())
 
-    def enter(self, rows: int, size: int, seconds: float) -> None:
+    def enter(self, rows: int, size: int, seconds: float, *, is_let_in: bool = False) -> None:
         """Count a request of `rows` rows, `size` bytes and a share of `seconds` in a batch.
 
-        One request is always admitted where nothing waits: no queue would ever be empty enough for it.
+        One request is always admitted where nothing waits: no queue would ever be empty enough for it. So is one that
+        `is_let_in` already.
 
         Raises:
             Overloaded: it does not fit; `retry_after_s` is what the work that waits is predicted to take.
         """
         with self._lock:
-            if self._requests:
+            if self._requests and not is_let_in:
                 if self.rows + rows > self._max_rows or self.bytes + size > self._max_bytes:
                     raise Overloaded(self._refusal(), self._retry_after_s())
                 wait_s = self._wait_s()
@@ -94,7 +95,7 @@ class Admission:
                 self._longest_s = max(self._longest_s, may_s)
                 if wait_s > may_s:
                     raise Overloaded(_too_long(wait_s, may_s), self._retry_after_s())
-            else:
+            elif not self._requests:
                 self._longest_s = self._max_s
             self._requests += 1
             self.rows += rows

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field
 from typing import Final
 
 from service.core.contracts import Engine
@@ -16,14 +16,14 @@ from service.core.deadline import NEVER, Deadline
 from service.core.errors import CannotAnswer, DeadlinePassed, Unavailable
 from service.core.futures import Done
 from service.core.messages import InferRequest
-from service.core.table import Table, Values
+from service.core.table import Table
 from service.scheduling.admission import Admission
-from service.scheduling.batch import kind, merge, size_bytes
+from service.scheduling.batch import merge, size_bytes
 from service.scheduling.observer import NOBODY, Observer
 from service.scheduling.slices import SLICE_ROWS, in_slices
+from service.scheduling.waiting import Answer, Waiting, alike
 from service.scheduling.workers import Permits
 
-Answer = dict[str, Values]
 _Run = Callable[[Table, Sequence[str]], Answer]
 
 # A lane hands its thread back after so many calls, or so long, so that a busy model does not keep the
@@ -41,18 +41,6 @@ BATCH_ROWS: Final = 4096
 # What may wait where nobody says otherwise.
 QUEUE_ROWS: Final = 100_000
 QUEUE_BYTES: Final = 256 * 1024 * 1024
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    """A request in the queue, and what it counts in the admission."""
-
-    request: InferRequest
-    deadline: Deadline
-    rows: int
-    size: int
-    seconds: float
-    future: Future[Answer] = field(default_factory=Future)
 
 
 class Lane:
@@ -110,7 +98,9 @@ class Lane:
         self._attempt: _Run = getattr(engine, "attempt", engine.run)
         self._lock = threading.Lock()
         # Requests that can be one batch, oldest first, and these groups in turn.
-        self._groups: OrderedDict[Hashable, deque[_Waiting]] = OrderedDict()
+        self._groups: OrderedDict[Hashable, deque[Waiting]] = OrderedDict()
+        # What came in this turn of the event loop.
+        self._gathered: list[Waiting] = []
         # Calls under way. Each belongs to a thread, which looks for more when it is done: as long as
         # something waits, there is at least one.
         self._running = 0
@@ -120,8 +110,8 @@ class Lane:
         """Compute, or queue, `request`.
 
         The future fails with what the engine raises; with DeadlinePassed where the request was dropped,
-        because its deadline was over before it began; with Unavailable after the workers were stopped. It
-        can be cancelled until it begins.
+        because its deadline was over, or cancelled, before it began; with Unavailable after the workers were
+        stopped.
 
         Args:
             may_block: the calling thread would only wait for the answer, so it may compute itself, however long.
@@ -131,22 +121,81 @@ class Lane:
         """
         rows = request.rows.n_rows
         seconds = self._seconds(rows, request.outputs)
-        answer = None
+        answer: Future[Answer] | None = None
         # After a batch of several, more come at once: whoever began a long call alone would keep them
         # waiting, while a worker takes until then to wake up.
-        if seconds < self._hop_s or (may_block and not self._is_crowded):
-            run = self._engine.run if may_block else self._attempt
-            answer = self._run_here(request, deadline, rows, run)
-        return answer or self._enqueue(request, deadline, rows, seconds)
+        if may_block and (seconds < self._hop_s or not self._is_crowded):
+            answer = self._run_here(request, deadline, rows, self._engine.run)
+        elif seconds < self._hop_s:
+            answer = self._gather(request, deadline, rows) or self._run_here(request, deadline, rows, self._attempt)
+        return answer or self._enqueue(Waiting(request, deadline, rows), seconds)
+
+    def _gather(self, request: InferRequest, deadline: Deadline, rows: int) -> Future[Answer] | None:
+        """On an event loop: a future of the answer, which is computed at the end of this turn of the loop.
+
+        So all short requests that were there when the turn began are computed together. None where this is no event
+        loop, or the lane is busy.
+        """
+        if not self._merges or (loop := asyncio._get_running_loop()) is None:
+            return None
+        waiting = Waiting(request, deadline, rows)
+        with self._lock:
+            if self._groups or self._running >= self._width:
+                return None
+            self._gathered.append(waiting)
+            is_first = len(self._gathered) == 1
+        if is_first:
+            loop.call_soon(self._end_turn)
+        return waiting.future
+
+    def _end_turn(self) -> None:
+        """Compute what was gathered."""
+        with self._lock:
+            gathered, self._gathered = self._gathered, []
+        answers: list[tuple[Waiting, Done[Answer] | None]] = [(waiting, None) for waiting in gathered]
+        if self._begin_here(sum(waiting.rows for waiting in gathered)):
+            try:
+                batches = alike(gathered, self._max_batch_rows)
+                answers = [answer for batch in batches for answer in self._together(batch)]
+            finally:
+                self._end_here()
+        for waiting, answer in answers:
+            if answer is None:
+                # It was let in when the lane was idle, and that holds.
+                self._enqueue(waiting, self._seconds(waiting.rows, waiting.request.outputs), is_let_in=True)
+            elif (error := answer.exception()) is not None:
+                waiting.future.set_exception(error)
+            else:
+                waiting.future.set_result(answer.result())
+
+    def _together(self, batch: list[Waiting]) -> list[tuple[Waiting, Done[Answer] | None]]:
+        """The answers to requests that can be one batch, each None where another thread is to find it."""
+        now = self._clock()
+        if len(batch) > 1 and not any(waiting.deadline.is_over(now) for waiting in batch):
+            try:
+                begun_at = time.perf_counter()
+                merged = merge([waiting.request for waiting in batch])
+                answers = merged.split(self._compute(self._attempt, merged.rows, batch[0].request.outputs, NEVER))
+                done_at = time.perf_counter()
+            except BaseException:  # whatever it is belongs to some of them, who are told when they are asked alone
+                pass
+            else:
+                for waiting in batch:
+                    waiting.note(begun_at, done_at)
+                self._observer.batch(merged.rows.n_rows, len(batch))
+                return [(waiting, Done(answer)) for waiting, answer in zip(batch, answers, strict=True)]
+        return [(waiting, self._alone(waiting.request, waiting.deadline, self._attempt)) for waiting in batch]
 
     def _run_here(self, request: InferRequest, deadline: Deadline, rows: int, run: _Run) -> Done[Answer] | None:
         """The answer, or None where this thread may not compute now, or `run` takes longer than was thought."""
-        with self._lock:
-            if self._groups or self._running >= self._width or not self._permits.try_take():
-                return None
-            self._running += 1
-            self.calls += 1
-            self.rows += rows
+        if not self._begin_here(rows):
+            return None
+        try:
+            return self._alone(request, deadline, run)
+        finally:
+            self._end_here()
+
+    def _alone(self, request: InferRequest, deadline: Deadline, run: _Run) -> Done[Answer] | None:
         try:
             if deadline is not NEVER and deadline.is_over(self._clock()):
                 return Done(exception=DeadlinePassed(deadline.seconds))
@@ -156,14 +205,21 @@ class Lane:
             answer = self._compute(run, request.rows, request.outputs, deadline)
             if timing is not None:
                 timing.done_at = time.perf_counter()
-            self._observer.batch(rows, 1)
+            self._observer.batch(request.rows.n_rows, 1)
             return Done(answer)
         except CannotAnswer:
             return None
         except BaseException as error:  # SystemExit from a model too: it fails its own request only
             return Done(exception=error)
-        finally:
-            self._end_here()
+
+    def _begin_here(self, rows: int) -> bool:
+        with self._lock:
+            if self._groups or self._running >= self._width or not self._permits.try_take():
+                return False
+            self._running += 1
+            self.calls += 1
+            self.rows += rows
+            return True
 
     def _end_here(self) -> None:
         self._permits.give()
@@ -174,15 +230,16 @@ class Lane:
         # Somebody came meanwhile. This thread has its answer, and does not work for others.
         self._hand_over()
 
-    def _enqueue(self, request: InferRequest, deadline: Deadline, rows: int, seconds: float) -> Future[Answer]:
+    def _enqueue(self, waiting: Waiting, seconds: float, *, is_let_in: bool = False) -> Future[Answer]:
+        request = waiting.request
         key: Hashable = None
         if self._merges:
-            key = (request.outputs, kind(request.rows))
+            key = waiting.key
             # Its share of the batch that it will be in, which is what the queue shrinks by.
-            share = rows / self._max_batch_rows
+            share = waiting.rows / self._max_batch_rows
             seconds = min(seconds, self._seconds(self._max_batch_rows, request.outputs) * share)
-        waiting = _Waiting(request, deadline, rows, size_bytes(request.rows), seconds if seconds < math.inf else 0.0)
-        self._admission.enter(rows, waiting.size, waiting.seconds)
+        waiting.size, waiting.seconds = size_bytes(request.rows), seconds if seconds < math.inf else 0.0
+        self._admission.enter(waiting.rows, waiting.size, waiting.seconds, is_let_in=is_let_in)
         with self._lock:
             group = self._groups.get(key)
             if group is None:
@@ -227,7 +284,7 @@ class Lane:
                 break
         return False
 
-    def _next(self) -> list[_Waiting]:
+    def _next(self) -> list[Waiting]:
         """The next batch; empty where nothing waits, and then this call is not under way any more."""
         while True:
             with self._lock:
@@ -242,10 +299,10 @@ class Lane:
                 rows, sum(waiting.size for waiting in batch), sum(waiting.seconds for waiting in batch), len(batch)
             )
             now = self._clock()
-            if wanted := [waiting for waiting in batch if _is_wanted(waiting, now)]:
+            if wanted := [waiting for waiting in batch if waiting.is_wanted(now)]:
                 return wanted
 
-    def _take(self) -> tuple[list[_Waiting], int]:
+    def _take(self) -> tuple[list[Waiting], int]:
         """The oldest request, and those that can be answered with it; and how many rows they are."""
         key, group = next(iter(self._groups.items()))
         batch = [group.popleft()]
@@ -259,7 +316,7 @@ class Lane:
             del self._groups[key]
         return batch, rows
 
-    def _run(self, batch: list[_Waiting]) -> list[Answer] | BaseException:
+    def _run(self, batch: list[Waiting]) -> list[Answer] | BaseException:
         """An answer for each, or what the engine raised for all."""
         if not batch:
             return []
@@ -271,7 +328,8 @@ class Lane:
             deadline = batch[0].deadline if len(batch) == 1 else NEVER
             answers = self._compute(self._engine.run, merged.rows, batch[0].request.outputs, deadline)
             done_at = time.perf_counter()
-            _note(batch, begun_at, done_at)
+            for waiting in batch:
+                waiting.note(begun_at, done_at)
             self._admission.learn(self._seconds(merged.rows.n_rows, batch[0].request.outputs), done_at - begun_at)
             return [answers] if len(batch) == 1 else merged.split(answers)
         except BaseException as error:  # SystemExit from a model too: it fails its own request only
@@ -294,7 +352,7 @@ class Lane:
 
         return in_slices(run, rows, outputs, pause)
 
-    def _complete(self, batch: list[_Waiting], answers: list[Answer] | BaseException) -> None:
+    def _complete(self, batch: list[Waiting], answers: list[Answer] | BaseException) -> None:
         if not isinstance(answers, BaseException):
             for waiting, answer in zip(batch, answers, strict=True):
                 waiting.future.set_result(answer)
@@ -321,28 +379,10 @@ class Lane:
             self._groups.clear()
         for waiting in left:
             self._admission.leave(waiting.rows, waiting.size, waiting.seconds)
-            if waiting.future.set_running_or_notify_cancel():
-                waiting.future.set_exception(Unavailable("the service is stopping"))
+            waiting.future.set_exception(Unavailable("the service is stopping"))
 
 
 def _nothing_here(width: int) -> Permits:
     permits = Permits(width)
     permits.close()
     return permits
-
-
-def _note(batch: list[_Waiting], begun_at: float, done_at: float) -> None:
-    """Write down when a batch was computed, for each request in it."""
-    for waiting in batch:
-        if (timing := waiting.deadline.timing) is not None:
-            timing.begun_at, timing.done_at = begun_at, done_at
-
-
-def _is_wanted(waiting: _Waiting, now: float) -> bool:
-    """Whether to compute it. From here on it cannot be cancelled; a late one is told so."""
-    if not waiting.future.set_running_or_notify_cancel():
-        return False
-    if waiting.deadline.is_over(now):
-        waiting.future.set_exception(DeadlinePassed(waiting.deadline.seconds))
-        return False
-    return True

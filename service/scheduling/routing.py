@@ -132,9 +132,10 @@ class Router:
             NotRepresentable: no engine covers an output.
         """
         route, outputs = self._route_of(rows, outputs)
-        if route[-1].option.is_estimator:
-            # Anybody's code may be in it, which was quick when it was measured and may wait for something now.
-            raise CannotAnswer("the estimator takes its own time", np.ones(rows.n_rows, dtype=bool))
+        if any(step.option.is_estimator or step.option.may_be_away for step in route):
+            # Anybody's code may be in the one, and anything may happen to the process of the other: what was quick
+            # when it was measured may wait for something now.
+            raise CannotAnswer("it takes its own time", np.ones(rows.n_rows, dtype=bool))
         if len(route) == 1:
             return self._call(route[0], rows)
         answers: dict[str, Values] = {}

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from concurrent.futures import ALL_COMPLETED, CancelledError, Future, as_completed, wait
+from concurrent.futures import ALL_COMPLETED, CancelledError, Future, ThreadPoolExecutor, as_completed, wait
 
 import pytest
 
-from service.core.futures import Done, settle, then
+from service.core.futures import Done, Soon, settle, then
 
 
 def test_step_is_computed_when_the_result_arrives() -> None:
@@ -133,3 +133,90 @@ def test_callback_of_a_done_future_is_called_at_once_and_its_failure_is_logged(
 
     assert seen == [future]
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_future_that_is_soon_there_answers_as_any_other() -> None:
+    future = Soon[int]()
+    assert (future.done(), future.running(), future.cancelled(), future.cancel()) == (False, True, False, False)
+
+    future.set_result(42)
+
+    assert (future.done(), future.running(), future.cancelled(), future.cancel()) == (True, False, False, False)
+    assert future.result(timeout=0) == 42
+    assert future.exception(timeout=0) is None
+
+
+def test_future_that_is_soon_there_raises_what_it_failed_with() -> None:
+    future, error = Soon[int](), ValueError("no")
+
+    future.set_exception(error)
+
+    assert future.exception() is error
+    with pytest.raises(ValueError, match="no"):
+        future.result()
+
+
+def test_callbacks_are_called_in_order_and_once_whenever_they_come(caplog: pytest.LogCaptureFixture) -> None:
+    future, seen = Soon[int](), list[str]()
+    future.add_done_callback(lambda done: seen.append(f"first {done.result()}"))
+    future.add_done_callback(lambda done: 1 // 0)
+    future.add_done_callback(lambda done: seen.append("third"))
+    assert seen == []
+
+    future.set_result(1)
+    future.add_done_callback(lambda done: seen.append("late"))
+
+    assert seen == ["first 1", "third", "late"]
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_threads_may_wait_for_one() -> None:
+    future = Soon[int]()
+    with pytest.raises(TimeoutError):
+        future.result(timeout=0.001)
+    with pytest.raises(TimeoutError):
+        future.exception(timeout=0.001)
+
+    with ThreadPoolExecutor(2) as threads:
+        waiting = [threads.submit(future.result, 30), threads.submit(future.exception, 30)]
+        future.set_result(42)
+
+        assert [waiter.result() for waiter in waiting] == [42, None]
+
+
+def test_no_callback_is_lost_between_threads() -> None:
+    count = 2000
+    futures = [Soon[int]() for _ in range(count)]
+    seen = list[int]()
+
+    def complete() -> None:
+        for index, future in enumerate(futures):
+            future.set_result(index)
+
+    with ThreadPoolExecutor(1) as threads:
+        completing = threads.submit(complete)
+        for future in futures:
+            future.add_done_callback(lambda done: seen.append(done.result()))
+        completing.result()
+
+    assert sorted(seen) == list(range(count))
+
+
+def test_one_can_be_awaited_while_it_is_not_there() -> None:
+    async def ask() -> int:
+        future = Soon[int]()
+        asyncio.get_running_loop().call_soon(future.set_result, 42)
+        return await asyncio.wrap_future(future)
+
+    assert asyncio.run(ask()) == 42
+
+
+def test_what_follows_it_is_one_too() -> None:
+    future = Soon[int]()
+    following = then(future, lambda value: value + 1)
+    assert isinstance(following, Soon)
+    assert not following.done()
+
+    future.set_result(41)
+
+    assert following.result() == 42
