@@ -7,14 +7,11 @@ app.include_router(create_router(Settings(models="models")), prefix="/ml")
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from enum import Enum, auto
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 from fastapi import APIRouter, FastAPI
 from starlette.requests import ClientDisconnect
@@ -24,16 +21,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
 from service.assembly import Tandem
-from service.core.deadline import Deadline
 from service.core.errors import RequestError
 from service.entrypoints.fastapi_socket import answer_handshake, refuse_handshake
 from service.entrypoints.fastapi_streams import write_duplex, write_stream
+from service.entrypoints.fastapi_waiting import wait_for
+from service.entrypoints.fastapi_whole import Whole, headers_of
 from service.entrypoints.limits import LARGE_BYTES
 from service.entrypoints.worker import drain_when_told, share_interpreter
 from service.observability.logs import configure_logs
 from service.observability.stray import catch_strays
 from service.protocols.api import Api, request_id
-from service.protocols.http import DuplexReply, HttpReply, HttpRequest, Reply, StreamReply, parse_query
+from service.protocols.http import DuplexReply, HttpReply, HttpRequest, StreamReply, parse_query
 from service.protocols.route import Route, place, route_of
 from service.settings import Settings
 
@@ -108,17 +106,27 @@ class _App(FastAPI):
 
     def build_middleware_stack(self) -> ASGIApp:
         stack = super().build_middleware_stack()
-        return stack if self.user_middleware else _Direct(self.direct, stack, self.router.default)
+        if self.user_middleware:
+            return stack
+        return _Direct(self.state.tandem.api, self.direct, stack, self.router.default)
+
+    @property
+    def whole(self) -> Whole | None:
+        """What answers requests that came whole; None where anything stands before the routes."""
+        stack = self.middleware_stack
+        return stack.whole if isinstance(stack, _Direct) else None
 
 
 class _Direct:
     """Looks for the path among `routes`, and leaves every other to the app."""
 
-    def __init__(self, routes: Sequence[StarletteRoute], others: ASGIApp, nobody: ASGIApp) -> None:
-        self._plain = {route.path: route.endpoint for route in routes if not route.param_convertors}
-        self._patterns = [(route.path_regex, route.endpoint) for route in routes if route.param_convertors]
+    def __init__(self, api: Api, routes: Sequence[StarletteRoute], others: ASGIApp, nobody: ASGIApp) -> None:
+        endpoints = [(route, cast(_Endpoint, route.endpoint)) for route in routes]
+        self._plain = {route.path: endpoint for route, endpoint in endpoints if not route.param_convertors}
+        self._patterns = [(route.path_regex, endpoint) for route, endpoint in endpoints if route.param_convertors]
         self._others = others
         self._nobody = nobody
+        self.whole = Whole(api, self._methods)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         return self._endpoint(scope)(scope, receive, send)
@@ -128,15 +136,24 @@ class _Direct:
         if scope["type"] != "http" or scope.get("root_path"):
             return self._others
         path = scope["path"]
-        if (endpoint := self._plain.get(path)) is not None:
-            return endpoint
         if path.endswith("\n"):  # which `$`, the end of Starlette's patterns, would not see
             return self._nobody
+        if (found := self._find(path)) is None:
+            return self._others
+        endpoint, scope["path_params"] = found
+        return endpoint
+
+    def _find(self, path: str) -> tuple[_Endpoint, dict[str, str]] | None:
+        if (endpoint := self._plain.get(path)) is not None:
+            return endpoint, {}
         for pattern, endpoint in self._patterns:
             if (match := pattern.match(path)) is not None:
-                scope["path_params"] = match.groupdict()
-                return endpoint
-        return self._others
+                return endpoint, match.groupdict()
+        return None
+
+    def _methods(self, path: str) -> tuple[Mapping[str, Route], Mapping[str, str]] | None:
+        found = self._find(path)
+        return None if found is None else (found[0].methods, found[1])
 
 
 class _Endpoint:
@@ -144,32 +161,23 @@ class _Endpoint:
 
     def __init__(self, api: Api, methods: Mapping[str, Route]) -> None:
         self._api = api
-        self._methods = methods
+        self.methods = methods
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         http = _request(scope)
-        place(http, self._methods)
+        place(http, self.methods)
         if (refused := _misframed(self._api, http, scope)) is not None:
             return await _write(send, refused)
-        if (refused := await _admission(self._api, self._methods, http)) is not None:
+        if (refused := await _admission(self._api, self.methods, http)) is not None:
             return await _write(send, refused, closes=_holds_back(http))
         if not self._reads_pieces(http) and (unread := await self._read(http, receive)) is not None:
             return await _write(send, unread)
         # Nor does a body say how large it will be once it is decompressed.
         if len(http.body) > LARGE_BYTES or "content-encoding" in http.headers:
-            reply = await asyncio.to_thread(self._api.answer, self._methods, http)
+            answer = await asyncio.to_thread(self._api.answer, self.methods, http)
         else:
-            reply = self._api.answer(self._methods, http)
-        if isinstance(reply, Future):
-            match await _outcome(reply, http.deadline, receive):
-                case _Outcome.DONE:
-                    reply = reply.result()
-                case _Outcome.LATE:
-                    reply = self._api.too_late(http)
-                case _Outcome.GONE:
-                    return self._api.gone(http)
-                case _Outcome.STOPPED:
-                    reply = self._api.stopped(http)
+            answer = self._api.answer(self.methods, http)
+        reply = await wait_for(self._api, http, answer, receive) if isinstance(answer, Future) else answer
         match reply:
             case HttpReply():
                 return await _write(send, reply)
@@ -179,7 +187,7 @@ class _Endpoint:
                 return await write_duplex(self._api, http, reply, scope, receive, send)
 
     def _reads_pieces(self, http: HttpRequest) -> bool:
-        route = route_of(self._methods, http.method)
+        route = route_of(self.methods, http.method)
         return route is not None and route.reads_pieces
 
     async def _read(self, http: HttpRequest, receive: Receive) -> HttpReply | None:
@@ -251,52 +259,8 @@ class _NotFound:
         return await _write(send, reply, closes=_holds_back(http))
 
 
-class _Outcome(Enum):
-    """What came first: the answer, the deadline, the end of the connection, or that of the server."""
-
-    DONE = auto()
-    LATE = auto()
-    GONE = auto()
-    STOPPED = auto()
-
-
-async def _outcome(future: Future[Reply], deadline: Deadline, receive: Receive) -> _Outcome:
-    loop = asyncio.get_running_loop()
-    first: asyncio.Future[_Outcome] = loop.create_future()
-
-    def come(outcome: _Outcome) -> None:
-        if not first.done():
-            first.set_result(outcome)
-
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        come(_Outcome.GONE)
-
-    def done(_: Future[Reply]) -> None:
-        # After a deadline the loop may be gone before the answer comes.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(come, _Outcome.DONE)
-
-    future.add_done_callback(done)
-    late = loop.call_later(deadline.at - time.monotonic(), come, _Outcome.LATE)
-    watching = loop.create_task(watch())
-    try:
-        return await first
-    except asyncio.CancelledError:  # the time of grace is over; the caller is still told
-        return _Outcome.STOPPED
-    finally:
-        late.cancel()
-        watching.cancel()
-
-
 def _request(scope: Scope) -> HttpRequest:
-    raw = scope["headers"]
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
-    if len(headers) != len(raw):
-        # Repeated headers are one list (RFC 9110, 5.3), as WSGI servers hand them over.
-        for name in headers:
-            headers[name] = ",".join(v.decode("latin-1") for n, v in raw if n.decode("latin-1") == name)
+    headers = headers_of(scope["headers"])
     return HttpRequest(
         method=scope["method"],
         path=scope["path"],

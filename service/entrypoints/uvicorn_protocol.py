@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from service.core.errors import (
@@ -28,6 +28,7 @@ from service.core.errors import (
 from service.entrypoints.deadlines import Deadlines
 from service.entrypoints.limits import IN_PIECES, MAX_CHUNKS, HttpLimits
 from service.entrypoints.refusals import refuse
+from service.entrypoints.uvicorn_whole import WholeRequests
 from service.protocols.socket import has_socket, is_handshake
 
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
@@ -69,7 +70,7 @@ class _Refused(Exception):
         self.error = error
 
 
-class Protocol(HttpToolsProtocol):
+class Protocol(WholeRequests):
     """One connection."""
 
     def __init__(
@@ -122,8 +123,10 @@ class Protocol(HttpToolsProtocol):
             # It asks for a protocol that is not spoken here: it is answered, and what follows is not read.
             self._close_after_answer()
         except httptools.HttpParserError as error:
+            self.end_packet()
             self._refuse(_meaning(error))
             return
+        self.end_packet()
         if began_in is self._stage is _Stage.HEADERS:
             self._headers_bytes += len(data)
             if self._headers_bytes > self._limits.max_headers_bytes + self._limits.max_url_bytes:
@@ -166,10 +169,14 @@ class Protocol(HttpToolsProtocol):
         if self.parser.get_method() == b"CONNECT":
             raise _Refused(_UNKNOWN_METHOD)
         self._is_handshake = self.parser.should_upgrade() and self._begins_socket()
+        if not self._is_handshake:
+            self._stage = _Stage.BODY
         super().on_headers_complete()
+
+    def begin_cycle(self) -> None:
+        super().begin_cycle()
         if self._is_handshake:
             return
-        self._stage = _Stage.BODY
         self.cycle.__class__ = _Cycle  # uvicorn makes it, and lets nobody say of which class
         extensions: Any = {IN_PIECES: self._read_in_pieces}
         self.cycle.scope["extensions"] = extensions

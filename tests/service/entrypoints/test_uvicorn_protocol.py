@@ -28,6 +28,7 @@ LIMITS = HttpLimits(
     max_headers_bytes=1000,
 )
 SOON_S = 0.02
+PATIENCE_S = 10.0
 GET = b"GET /%s HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST /post HTTP/1.1\r\nHost: localhost\r\n"
 
@@ -104,8 +105,9 @@ class Service:
 
 
 async def until(truth: Any) -> None:
-    while not truth():
-        await asyncio.sleep(0)
+    async with asyncio.timeout(PATIENCE_S):
+        while not truth():
+            await asyncio.sleep(0)
 
 
 def test_it_travels_to_a_worker_before_its_first_connection() -> None:

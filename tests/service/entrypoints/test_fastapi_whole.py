@@ -1,0 +1,70 @@
+"""Where a target leads; what is answered there is in `test_uvicorn_whole.py`, and on servers in `tests/faults`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from service.entrypoints.fastapi_whole import Whole, headers_of
+from service.protocols.route import Route
+from tests.service.entrypoints.slow import SlowTandem
+
+
+@pytest.fixture
+def whole() -> Whole:
+    tandem = SlowTandem(timeout_s=60)
+
+    def find(path: str) -> tuple[Mapping[str, Route], Mapping[str, str]] | None:
+        template, params = path, {}
+        if path.startswith("/models/"):
+            _, _, name, rest = path.split("/", 3)
+            template, params = f"/models/{{name}}/{rest}", {"name": name}
+        return (tandem.paths[template], params) if template in tandem.paths else None
+
+    return Whole(tandem.api, find)
+
+
+def test_a_target_is_taken_apart(whole: Whole) -> None:
+    found = whole.destination(b"/models/a.b/predict?outputs=x,y&note=%C3%A9")
+
+    assert found is not None
+    assert found.path == "/models/a.b/predict"
+    assert found.path_params == {"name": "a.b"}
+    assert found.query == {"outputs": "x,y", "note": "é"}
+    assert found.target_bytes == len(b"/models/a.b/predict?outputs=x,y&note=%C3%A9")
+    assert found.route.path == "/models/{name}/predict"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        pytest.param(b"/models/a%2Fb/predict", id="escaped"),
+        pytest.param(b"/models/\xc3\xa9/predict", id="not ASCII"),
+        pytest.param(b"/models/a/predict#part", id="a fragment"),
+        pytest.param(b"http://localhost/predict", id="of a proxy"),
+        pytest.param(b"*", id="of the server"),
+        pytest.param(b"/predict?" + b"x" * 200, id="long"),
+        pytest.param(b"/predict/stream", id="a stream"),
+        pytest.param(b"/nowhere", id="no route"),
+        pytest.param(b"/health/live", id="no POST"),
+        pytest.param(b"", id="nothing"),
+    ],
+)
+def test_whatever_is_unusual_goes_the_long_way(whole: Whole, url: bytes) -> None:
+    assert whole.destination(url) is None
+
+
+def test_no_caller_fills_the_memory_with_targets(whole: Whole) -> None:
+    for number in range(10_000):
+        whole.destination(b"/predict?x=%d" % number)
+
+    info = whole.destination.cache_info()
+    assert info.maxsize is not None
+    assert info.currsize <= info.maxsize <= 1000
+
+
+def test_repeated_fields_are_one_list() -> None:
+    fields = [(b"accept", b"a"), (b"x", b"\xe9"), (b"accept", b"b")]
+
+    assert headers_of(fields) == {"accept": "a,b", "x": "é"}
