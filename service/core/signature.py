@@ -156,6 +156,20 @@ class Signature(Frozen):
         return np.dtype(first) if uniform else None
 
     @cached_property
+    def alike(self) -> tuple[tuple[Column, tuple[int, ...]], ...]:
+        """Groups of columns that take the same values, and make the same arrays of them: one column, the places of all.
+
+        What integers and truth values that may be missing become depends on whether some are.
+        """
+        groups: dict[object, list[int]] = {}
+        for place, column in enumerate(self.columns):
+            depends = column.nullable and column.dtype in (*INTS, "bool")
+            is_alone = depends or column.closed or column.dtype == "datetime"
+            key = place if is_alone else (column.dtype, column.nullable, column.max_abs)
+            groups.setdefault(key, []).append(place)
+        return tuple((self.columns[places[0]], tuple(places)) for places in groups.values())
+
+    @cached_property
     def takes_nulls(self) -> bool:
         """Every column may be missing."""
         return all(column.nullable for column in self.columns)

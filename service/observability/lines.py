@@ -10,6 +10,7 @@ import os
 import select
 import stat
 import sys
+from collections.abc import Sequence
 from typing import Final
 
 # So much a pipe takes without making the writer wait, once it takes anything (PIPE_BUF of Linux).
@@ -40,6 +41,17 @@ class Lines(io.TextIOBase):
         if written:
             self._is_torn = written < len(line)
         return len(text)
+
+    def write_lines(self, texts: Sequence[str]) -> None:
+        """As `write` of each. A file takes them together."""
+        if len(texts) == 1 or not self._always_takes or self._is_torn:
+            for text in texts:
+                self.write(text)
+            return
+        lines = "".join(texts).encode("utf-8", "backslashreplace")
+        written = lines[: self._write(lines)]
+        self.dropped += len(texts) - written.count(b"\n")
+        self._is_torn = bool(written) and not written.endswith(b"\n")
 
     def _write(self, line: bytes) -> int:
         """How many bytes were taken."""

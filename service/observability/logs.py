@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import logging
 import os
 import re
@@ -171,7 +173,11 @@ def _write(handler: logging.StreamHandler[Any], fields: dict[str, Any]) -> bool:
     if not line.isascii():  # the processors escape what readers of lines might take for the end of one
         return False
     _waiting.append(line)
-    _write_waiting(handler)
+    loop = asyncio._get_running_loop()
+    if loop is None:
+        _write_waiting(handler)
+    elif len(_waiting) == 1:  # else somebody will take it along
+        loop.call_soon(_write_waiting, handler)  # all lines of one turn of the loop at once
     return True
 
 
@@ -181,13 +187,24 @@ def _write_waiting(handler: logging.StreamHandler[Any]) -> None:
         handler.acquire()
         try:
             while _waiting:
-                handler.stream.write(_waiting.popleft())
-            handler.flush()
+                lines = [_waiting.popleft() for _ in range(len(_waiting))]
+                if isinstance(handler.stream, Lines):
+                    handler.stream.write_lines(lines)
+                else:
+                    handler.stream.write("".join(lines))
+                    handler.flush()
         except (OSError, ValueError):  # a full disk, a closed stream: no reason to fail a request
             handler.handleError(logging.LogRecord("tandem.access", logging.INFO, "", 0, "request", (), None))
         finally:
             handler.release()
             _writes.release()
+
+
+@atexit.register
+def _write_last() -> None:
+    """What came in the last turn of a loop that is no more."""
+    if _direct is not None:
+        _write_waiting(_direct)
 
 
 def _forget() -> None:

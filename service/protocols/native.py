@@ -12,7 +12,6 @@ can be sent in the two forms for many rows, not in a flat record.
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
@@ -27,13 +26,16 @@ from service.core.signature import INTS, Container, Signature
 from service.core.table import Frame, Matrix, Table, Values, column_arrays
 from service.protocols.json_body import read_json
 from service.protocols.number_rows import read_number_rows
-from service.protocols.values import ABSENT, Problems, decode_column, decode_numbers
+from service.protocols.values import ABSENT, Problems, decode_column, decode_few, decode_numbers
 
 WORDS: Final = ("instances", "columns", "outputs")
 
 # The key of an output in a reply of many rows, where it is not the output's own name.
 PLURAL: Final = {"predict": "predictions", "predict_proba": "probabilities"}
 SINGULAR: Final = {"predict": "prediction", "predict_proba": "probabilities"}
+# Up to so many rows, columns that are alike are decoded together.
+FEW_ROWS: Final = 16
+
 # Outputs whose last axis runs over the classes.
 BY_CLASS: Final = ("predict_proba", "predict_log_proba", "decision_function")
 
@@ -163,10 +165,13 @@ def decode_rows(rows: list[list[Any]], signature: Signature, *, exact: bool = Fa
 def decode_records(records: list[dict[str, Any]], signature: Signature, *, exact: bool = False) -> Table:
     """`records` hold a value per column name; where a column may be missing, so may its key."""
     width = len(signature.columns)
-    if signature.matrix_dtype is not None and all(len(record) == width for record in records):
-        with contextlib.suppress(KeyError):
-            if (matrix := _matrix([signature.in_order(record) for record in records], signature)) is not None:
-                return matrix
+    if all(len(record) == width for record in records):
+        try:
+            rows = [signature.in_order(record) for record in records]
+        except KeyError:
+            pass
+        else:
+            return _matrix(rows, signature) or _assemble(zip(*rows, strict=True), signature, exact)
     known = frozenset(signature.names)
     problems = Problems()
     if not all(record.keys() <= known for record in records):
@@ -234,10 +239,13 @@ def _assemble(
     columns: Iterable[Sequence[Any]], signature: Signature, exact: bool, problems: Problems | None = None
 ) -> Table:
     problems = problems or Problems()
-    arrays = {
-        column.name: decode_column(values, column, problems, exact=exact)
-        for column, values in zip(signature.columns, columns, strict=True)
-    }
+    columns = list(columns)
+    arrays = decode_few(columns, signature, exact=exact) if len(columns[0]) <= FEW_ROWS else None
+    if arrays is None:
+        arrays = {
+            column.name: decode_column(values, column, problems, exact=exact)
+            for column, values in zip(signature.columns, columns, strict=True)
+        }
     problems.raise_if_any()
     if signature.matrix_dtype is not None:
         return Matrix(np.stack(list(arrays.values()), axis=1))

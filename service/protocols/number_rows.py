@@ -21,30 +21,29 @@ try:
 except ImportError:  # no wheel for this platform: the long way is the only one
     simdjson = None
 
-# Below it, the long way takes no longer (600 bytes are one row of 30 numbers).
+# Below it, only what begins in the usual way is worth a look: records would be parsed for nothing.
 LEAST_BYTES: Final = 1000
+_USUAL: Final = b'{"instances"'
 _KEYS: Final = ({"instances"}, {"instances", "outputs"})
 
 
 def read_number_rows(body: bytes, signature: Signature) -> tuple[NDArray[Any], Any] | None:
     """Rows of shape (rows, columns), and the content of "outputs", or None where the long way must look."""
     dtype = signature.matrix_dtype
-    if simdjson is None or dtype is None or dtype.kind != "f" or len(body) < LEAST_BYTES or not body.startswith(b"{"):
+    if simdjson is None or dtype is None or dtype.kind != "f":
+        return None
+    if not body.startswith(_USUAL if len(body) < LEAST_BYTES else b"{"):
         return None
     try:
         content = simdjson.Parser().parse(body)
-        keys = list(content)
-        # Of a key that comes twice the last counts, and the parser finds the first. What is nested is not for here.
-        if len(keys) != len(set(keys)) or set(keys) not in _KEYS or body.count(b"{") > 1:
-            return None
         rows = content["instances"]
-        outputs = content["outputs"] if "outputs" in keys else None
-        if isinstance(outputs, simdjson.Array):
-            outputs = outputs.as_list()
+        # With no other text than this key, there is nothing beside the rows.
+        is_alone = body.startswith(_USUAL) and body.find(b'"', len(_USUAL)) < 0
+        outputs = None if is_alone else _outputs(content, body)
         # Arrays within rows would be flattened: then there are more brackets than rows.
         brackets = len(rows) + 1 + isinstance(outputs, list)
         width = len(signature.columns)
-        if set(map(len, rows)) != {width} or body.count(b"[") != brackets:
+        if set(map(len, rows)) != {width} or count_bytes(body, b"[") != brackets:
             return None
         flat = np.frombuffer(rows.as_buffer(of_type="d"))
     # Every kind of malformed body and of value that is no number has an error of its own.
@@ -54,4 +53,21 @@ def read_number_rows(body: bytes, signature: Signature) -> tuple[NDArray[Any], A
     largest = min(exact_integers(dtype), signature.max_abs)
     if not (flat.size and np.abs(flat).max() <= largest):
         return None
-    return flat.reshape(-1, width).astype(dtype), outputs
+    return flat.astype(dtype).reshape(-1, width), outputs
+
+
+def count_bytes(body: bytes, byte: bytes) -> int:
+    """`body.count(byte)`, which looks at many bytes one by one."""
+    if len(body) < LEAST_BYTES:
+        return body.count(byte)
+    return int(np.count_nonzero(np.frombuffer(body, np.uint8) == byte[0]))
+
+
+def _outputs(content: Any, body: bytes) -> Any:
+    """What "outputs" holds. Raises ValueError where there is anything else beside the rows."""
+    keys = list(content)
+    # Of a key that comes twice the last counts, and the parser finds the first. What is nested is not for here.
+    if len(keys) != len(set(keys)) or set(keys) not in _KEYS or count_bytes(body, b"{") > 1:
+        raise ValueError
+    outputs = content["outputs"] if "outputs" in keys else None
+    return outputs.as_list() if isinstance(outputs, simdjson.Array) else outputs

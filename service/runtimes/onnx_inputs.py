@@ -43,8 +43,10 @@ def feeder(inputs: set[str], signature: Signature, options: Mapping[str, Any]) -
             found[NUMBERS] = values = _numbers(table, numbers)
             if enough != math.inf:
                 flat = values.ravel()
+                with np.errstate(over="ignore"):
+                    squares = np.dot(flat, flat)
                 # Not "greater": the sum is NaN where something is missing.
-                if not np.dot(flat, flat) < enough:
+                if not squares < enough:
                     bad = _rows(np.abs(values) > limits, axis=1)
         if columns:
             listed: list[int] = []

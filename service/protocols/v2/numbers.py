@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from service.protocols.json_body import MAX_DEPTH
-from service.protocols.number_rows import LEAST_BYTES, simdjson
+from service.protocols.number_rows import LEAST_BYTES, count_bytes, simdjson
 from service.protocols.v2.tensors import DATATYPES
 from service.protocols.values import exact_integers
 
@@ -23,7 +23,7 @@ def read_number_body(body: bytes) -> dict[str, Any] | None:
     if simdjson is None or len(body) < LEAST_BYTES or not body.startswith(b"{"):
         return None
     # Several tensors, and what may be nested too deep, found without a parser.
-    if body.count(b'"datatype"') != 1 or body.count(b"{") > MAX_DEPTH:
+    if body.count(b'"datatype"') != 1 or count_bytes(body, b"{") > MAX_DEPTH:
         return None
     try:
         parsed = simdjson.Parser().parse(body)
@@ -34,7 +34,7 @@ def read_number_body(body: bytes) -> dict[str, Any] | None:
         rows = len(data) if isinstance(data[0], simdjson.Array) else 0
         # Lists within rows would be flattened, and of a key that comes twice it is the last that counts.
         brackets = 3 + rows + isinstance(content.get("outputs"), simdjson.Array)
-        if (body.count(b"["), len(parsed), len(entry)) != (brackets, len(content) + 1, len(tensor) + 1):
+        if (count_bytes(body, b"["), len(parsed), len(entry)) != (brackets, len(content) + 1, len(tensor) + 1):
             return None
         content, tensor = _plain(content), _plain(tensor)
         if tensor["datatype"] not in _FLOATS or (rows and tensor["shape"] != [rows, *set(map(len, data))]):

@@ -93,3 +93,39 @@ def test_a_full_disk_fails_nobody() -> None:
         lines.write(LINE)
 
     assert lines.dropped == 1
+
+
+def test_several_lines_are_written_as_one_after_another(tmp_path: Path, pipe: tuple[int, int]) -> None:
+    texts = [LINE, "größer\n", "\ud800\n"]
+    with (tmp_path / "log").open("wb") as file:
+        Lines(file.fileno()).write_lines(texts)
+    Lines(pipe[1]).write_lines(texts)
+
+    wanted = LINE.encode() + "größer\n".encode() + b"\\ud800\n"
+    assert (tmp_path / "log").read_bytes() == wanted
+    assert os.read(pipe[0], 1 << 20) == wanted
+
+
+@fault("W14", sent="several lines to a device without space", expected="each is counted")
+def test_each_of_several_lines_that_a_full_disk_drops_is_counted() -> None:
+    with open("/dev/full", "wb", buffering=0) as full:
+        lines = Lines(full.fileno())
+        lines._always_takes = True  # as of a file
+
+        lines.write_lines([LINE, LINE, LINE])
+
+    assert lines.dropped == 3
+
+
+def test_several_lines_of_which_one_was_cut_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "log").open("wb") as file:
+        lines = Lines(file.fileno())
+        write = os.write
+        monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[: len(LINE) + 5]))
+        lines.write_lines([LINE, LINE, LINE])
+        monkeypatch.setattr(os, "write", write)
+
+        lines.write_lines([LINE, LINE])
+
+    assert (tmp_path / "log").read_bytes() == (LINE + LINE[:5] + "\n" + LINE + LINE).encode()
+    assert lines.dropped == 2

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -90,6 +93,39 @@ def test_nobody_waits_for_another_who_writes(logs: Callable[[], str], monkeypatc
 
 
 @fault("O02", sent="CRLF, ANSI codes, quotes, U+2028 in method, path, detail", expected="one JSON object in one line")
+def test_lines_of_one_turn_of_an_event_loop_are_written_at_its_end(logs: Callable[[], str]) -> None:
+    configure_logs("json", "info")
+
+    async def turn() -> tuple[str, str]:
+        _access(request_id="one")
+        _access(request_id="two")
+        before = logs()
+        await asyncio.sleep(0)
+        return before, logs()
+
+    before, after = asyncio.run(turn())
+
+    assert before == ""
+    assert [json.loads(line)["request_id"] for line in after.splitlines()] == ["one", "two"]
+
+
+def test_lines_of_a_loop_that_is_no_more_are_written_at_the_end_of_the_process() -> None:
+    program = """
+import asyncio
+from service.observability.logs import configure_logs, log_access
+configure_logs("json", "info")
+async def turn():
+    log_access(method="GET", path="/", status=200, ms=1.0, request_id="last", error=None)
+    asyncio.get_running_loop().stop()
+loop = asyncio.new_event_loop()
+loop.create_task(turn())
+loop.run_forever()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+
+    assert [json.loads(line)["request_id"] for line in ended.stderr.splitlines()] == ["last"]
+
+
 @pytest.mark.parametrize("text", _NASTY)
 def test_whatever_a_caller_sends_stays_in_its_line(logs: Callable[[], str], text: str) -> None:
     configure_logs("json", "info")

@@ -113,17 +113,24 @@ def test_rows_are_the_callers_to_write_into() -> None:
         pytest.param(b'{"instances": [[1, 2]]} {}', id="more behind it"),
         pytest.param(b'{"columns": {"x0": [1], "x1": [2]}}', id="another form"),
         pytest.param(b"[[1, 2]]", id="no object"),
+        pytest.param(b'{"instances": [[1, {}]]}', id="an object for a number"),
+        pytest.param(b'{"instances": {}}', id="an object for rows"),
+        pytest.param(b'{"instances": "[[1, 2]]"}', id="a text for rows"),
+        pytest.param(b'{"instances": [[1, 2]]', id="cut off"),
+        pytest.param(b'{"inst": [[1, 2]]}', id="another key"),
     ],
 )
 def test_whatever_is_unusual_is_left_to_the_long_way(body: bytes) -> None:
     assert read_number_rows(body, _signature()) is None
 
 
-def test_small_bodies_are_not_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_bodies_take_it_that_begin_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(number_rows, "LEAST_BYTES", LEAST_BYTES)
 
-    assert read_number_rows(b'{"instances": [[1, 2]]}', _signature()) is None
-    assert read_number_rows(orjson.dumps({"instances": [[0.5, 2.0]] * 200}), _signature()) is not None
+    assert read_number_rows(b'{"instances": [[1, 2]]}', _signature()) is not None
+    assert read_number_rows(b'{"outputs": ["predict"], "instances": [[1, 2]]}', _signature()) is None
+    large = orjson.dumps({"outputs": ["predict"], "instances": [[0.5, 2.0]] * 200})
+    assert read_number_rows(large, _signature()) is not None
 
 
 def test_without_the_library_the_long_way_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from service.protocols.values import (
     accept_datetime,
     datetime_unit,
     decode_column,
+    decode_few,
     decode_numbers,
     expected,
 )
@@ -72,6 +73,41 @@ def test_column_decodes_to_what_its_values_decode_to_one_by_one(data: st.DataObj
     assert together is not None
     singles = [array[0] for value in values if (array := decode([value], column)) is not None]
     assert all(same(one, other) for one, other in zip(together, singles, strict=True))
+
+
+@given(data=st.data())
+def test_columns_that_are_alike_decode_as_each_of_them_alone(data: st.DataObject) -> None:
+    few = st.one_of(
+        columns(), st.builds(column_of, st.sampled_from(["float64", "int64", "string"]), nullable=st.booleans())
+    )
+    drawn = data.draw(st.lists(few, min_size=1, max_size=5))
+    kinds = [column.model_copy(update={"name": f"x{place}"}) for place, column in enumerate(drawn)]
+    rows = data.draw(st.integers(1, 3))
+    values = [data.draw(st.lists(cells() | fitting(kind), min_size=rows, max_size=rows)) for kind in kinds]
+
+    found = decode_few(values, signature_of(*kinds), exact=True)
+
+    alone = {kind.name: decode(own, kind) for kind, own in zip(kinds, values, strict=True)}
+    if found is not None:  # else each is looked at alone
+        assert list(found) == list(alone)
+        for array, own in zip(found.values(), alone.values(), strict=True):
+            assert own is not None
+            assert (array.dtype, array.shape) == (own.dtype, own.shape)
+            assert all(map(same, array.tolist(), own.tolist()))
+
+
+def test_columns_of_numbers_and_texts_that_are_alike_are_decoded_together() -> None:
+    kinds = [
+        Column(name=f"x{place}", dtype=dtype, nullable=True)
+        for place, dtype in enumerate(("float64", "string", "float64", "string"))
+    ]
+
+    found = decode_few([[1], ["a"], [None], [None]], signature_of(*kinds))
+
+    assert found is not None
+    assert {name: array.tolist() for name, array in found.items()} == {
+        "x0": [1.0], "x1": ["a"], "x2": [pytest.approx(np.nan, nan_ok=True)], "x3": [None],
+    }  # fmt: skip
 
 
 @given(data=st.data(), dtype=st.sampled_from([*FLOATS, *INTS, "bool"]), nullable=st.booleans())
