@@ -351,6 +351,17 @@ def test_attempt_asks_nobody_else() -> None:
     assert estimator.asked == []
 
 
+def test_attempt_asks_no_other_process_however_quick_it_was() -> None:
+    engine = Engine(0.1)
+    router = Router([Option("gpu", engine, BOTH, curve=_curve(1e-9), may_be_away=True)])
+
+    with pytest.raises(CannotAnswer):
+        router.attempt(_rows(1), ("predict",))
+
+    assert engine.asked == []
+    assert np.asarray(router.run(_rows(1), ("predict",))["predict"]).tolist() == [1.1]
+
+
 def test_attempt_of_several_engines_keeps_the_order_of_the_outputs() -> None:
     router = Router(
         [
