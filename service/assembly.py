@@ -237,6 +237,7 @@ class Tandem:
             max_batch_rows=self.settings.batch_rows,
             merges=checked.merges,
             observer=self.figures.meter,
+            loop_here=self.loop.here,
         )
         return Loaded(checked.manifest, lane.submit, checked.example, checked.about, checked.close, checked.merges)
 

@@ -28,7 +28,7 @@ from service.entrypoints.fastapi_waiting import wait_for
 from service.entrypoints.fastapi_whole import Whole, headers_of
 from service.entrypoints.limits import LARGE_BYTES
 from service.entrypoints.worker import drain_when_told, share_interpreter
-from service.observability.logs import configure_logs
+from service.observability.logs import configure_logs, write_by_turns
 from service.observability.stray import catch_strays
 from service.protocols.api import Api, request_id
 from service.protocols.http import DuplexReply, HttpReply, HttpRequest, StreamReply, parse_query
@@ -67,7 +67,9 @@ def create_router(settings: Settings | None = None, *, tandem: Tandem | None = N
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
-        service.loop.adopt(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        service.loop.adopt(loop)
+        write_by_turns(loop)
         service.start()
         yield
         # Waits for what is under way, so it must not hold the event loop.

@@ -39,6 +39,8 @@ _direct: logging.StreamHandler[Any] | None = None
 _waiting: Final[deque[str]] = deque()
 _writes = threading.Lock()  # held by who writes what waits
 _lines: Lines | None = None
+# The web server's: what is logged on it is written at the end of its turn.
+_loop: asyncio.AbstractEventLoop | None = None
 
 
 def configure_logs(log_format: LogFormat, level: str) -> None:
@@ -88,6 +90,12 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
     for name in _QUIET:
         logging.getLogger(name).disabled = True
     logging.captureWarnings(True)
+
+
+def write_by_turns(loop: asyncio.AbstractEventLoop) -> None:
+    """From now on, lines of requests that are logged on `loop` are written together at the end of its turn."""
+    global _loop
+    _loop = loop
 
 
 def dropped_lines() -> int:
@@ -174,7 +182,7 @@ def _write(handler: logging.StreamHandler[Any], fields: dict[str, Any]) -> bool:
         return False
     _waiting.append(line)
     loop = asyncio._get_running_loop()
-    if loop is None:
+    if loop is None or loop is not _loop:
         _write_waiting(handler)
     elif len(_waiting) == 1:  # else somebody will take it along
         loop.call_soon(_write_waiting, handler)  # all lines of one turn of the loop at once

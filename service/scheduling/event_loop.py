@@ -21,12 +21,20 @@ class EventLoop:
     def forget(self) -> None:
         """For a forked child: the thread is the parent's."""
         self._lock = threading.Lock()
+        self._adopted: asyncio.AbstractEventLoop | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
     def adopt(self, loop: asyncio.AbstractEventLoop) -> None:
         """From now on `loop` is the one; to be called before any work is given."""
-        self._loop = loop
+        self._loop = self._adopted = loop
+
+    def here(self) -> asyncio.AbstractEventLoop | None:
+        """The web server's loop, where it is what runs on this thread.
+
+        Never ours: under gevent, whose threads are one, Python takes any loop that waits there for the one that runs.
+        """
+        return self._adopted if asyncio._get_running_loop() is self._adopted else None
 
     def run(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Begin `work`. To cancel the future cancels it."""

@@ -64,6 +64,7 @@ class Lane:
         merges: the engine's answer for a row does not depend on the others, so that requests may be computed
             together, and one of many rows in slices.
         clock: seconds, of the deadlines.
+        loop_here: the event loop that the calling thread runs, if it does.
         observer: is told of what is computed together.
     """
 
@@ -80,6 +81,7 @@ class Lane:
         merges: bool = False,
         clock: Callable[[], float] = time.monotonic,
         observer: Observer = NOBODY,
+        loop_here: Callable[[], asyncio.AbstractEventLoop | None] = lambda: None,
     ) -> None:
         self.calls = 0
         self.rows = 0
@@ -93,6 +95,7 @@ class Lane:
         self._merges = merges
         self._clock = clock
         self._observer = observer
+        self._loop_here = loop_here
         # A router knows how long a call takes, and can keep to it; of any other engine nothing is known.
         self._seconds: Callable[[int, tuple[str, ...]], float] = getattr(engine, "seconds", lambda *_: math.inf)
         self._attempt: _Run = getattr(engine, "attempt", engine.run)
@@ -136,7 +139,7 @@ class Lane:
         So all short requests that were there when the turn began are computed together. None where this is no event
         loop, or the lane is busy.
         """
-        if not self._merges or (loop := asyncio._get_running_loop()) is None:
+        if not self._merges or (loop := self._loop_here()) is None:
             return None
         waiting = Waiting(request, deadline, rows)
         with self._lock:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.core.errors import InvalidRequest, ModelFailed
-from service.observability.logs import TEXT, LogFormat, configure_logs, log_access
+from service.observability.logs import TEXT, LogFormat, configure_logs, log_access, write_by_turns
 from tests.faults.cases import fault
 
 _TOUCHED = ("", "uvicorn", "uvicorn.error", "uvicorn.access", "granian.access", "_granian.access", "gunicorn.access")
@@ -97,6 +97,7 @@ def test_lines_of_one_turn_of_an_event_loop_are_written_at_its_end(logs: Callabl
     configure_logs("json", "info")
 
     async def turn() -> tuple[str, str]:
+        write_by_turns(asyncio.get_running_loop())
         _access(request_id="one")
         _access(request_id="two")
         before = logs()
@@ -109,12 +110,23 @@ def test_lines_of_one_turn_of_an_event_loop_are_written_at_its_end(logs: Callabl
     assert [json.loads(line)["request_id"] for line in after.splitlines()] == ["one", "two"]
 
 
+def test_lines_of_any_other_loop_are_written_at_once(logs: Callable[[], str]) -> None:
+    configure_logs("json", "info")
+
+    async def turn() -> str:
+        _access()
+        return logs()
+
+    assert json.loads(asyncio.run(turn()))["event"] == "request"
+
+
 def test_lines_of_a_loop_that_is_no_more_are_written_at_the_end_of_the_process() -> None:
     program = """
 import asyncio
-from service.observability.logs import configure_logs, log_access
+from service.observability.logs import configure_logs, log_access, write_by_turns
 configure_logs("json", "info")
 async def turn():
+    write_by_turns(loop)
     log_access(method="GET", path="/", status=200, ms=1.0, request_id="last", error=None)
     asyncio.get_running_loop().stop()
 loop = asyncio.new_event_loop()

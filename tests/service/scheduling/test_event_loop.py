@@ -124,3 +124,21 @@ def test_child_that_was_forked_begins_anew(loop: EventLoop) -> None:
 
     assert child.run(_thread()).result(10) == "tandem-loop"
     child.stop()
+
+
+def test_only_the_loop_of_the_web_server_is_here_and_only_while_it_runs(loop: EventLoop) -> None:
+    async def look() -> asyncio.AbstractEventLoop | None:
+        return loop.here()
+
+    assert loop.here() is None
+    assert loop.run(look()).result() is None  # a loop of our own
+    loop.stop()
+
+    async def serve() -> asyncio.AbstractEventLoop | None:
+        assert loop.here() is None
+        loop.adopt(asyncio.get_running_loop())
+        assert await asyncio.to_thread(loop.here) is None
+        return loop.here()
+
+    assert asyncio.run(serve()) is not None
+    assert loop.here() is None

@@ -810,7 +810,7 @@ class Play:
         self.engine.attempt = self.attempt  # type: ignore[method-assign]
         self.lane = Lane(
             self.engine, self.workers, self.admission, permits=self.permits, width=width, merges=merges,
-            max_batch_rows=max_rows, hop_s=1e-3, clock=self.clock,
+            max_batch_rows=max_rows, hop_s=1e-3, clock=self.clock, loop_here=asyncio._get_running_loop,
         )  # fmt: skip
 
     def attempt(self, rows: Table, outputs: Sequence[str]) -> Answer:

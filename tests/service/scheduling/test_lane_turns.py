@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Future
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,9 +23,19 @@ pytestmark = pytest.mark.anyio
 QUICK_S = 1e-6
 
 
+def _lane(*args: Any, **options: Any) -> Lane:
+    return Lane(*args, loop_here=asyncio.get_running_loop, **options)
+
+
+async def test_on_no_loop_of_the_web_server_nothing_is_gathered() -> None:
+    lane = Lane(Measured(QUICK_S), Workers(), permits=Permits(1), merges=True)
+
+    assert lane.submit(_request(1)).done()
+
+
 async def test_requests_of_one_turn_are_computed_together_at_its_end() -> None:
     engine, observer = Measured(QUICK_S), Watching()
-    lane = Lane(engine, Workers(), permits=Permits(1), merges=True, observer=observer)
+    lane = _lane(engine, Workers(), permits=Permits(1), merges=True, observer=observer)
 
     futures = [lane.submit(_request(value, rows=value)) for value in (1, 2, 3)]
     assert not any(future.done() for future in futures)
@@ -37,7 +48,7 @@ async def test_requests_of_one_turn_are_computed_together_at_its_end() -> None:
 
 async def test_one_request_of_a_turn_is_computed_as_it_came() -> None:
     engine = Measured(QUICK_S)
-    lane = Lane(engine, Workers(), permits=Permits(1), merges=True)
+    lane = _lane(engine, Workers(), permits=Permits(1), merges=True)
 
     future = lane.submit(_request(1))
     await asyncio.sleep(0)
@@ -48,7 +59,7 @@ async def test_one_request_of_a_turn_is_computed_as_it_came() -> None:
 
 async def test_other_outputs_and_other_kinds_of_rows_are_computed_apart() -> None:
     engine = Measured(QUICK_S)
-    lane = Lane(engine, Workers(), permits=Permits(1), merges=True)
+    lane = _lane(engine, Workers(), permits=Permits(1), merges=True)
 
     futures = [
         lane.submit(_request(1)),
@@ -64,7 +75,7 @@ async def test_other_outputs_and_other_kinds_of_rows_are_computed_apart() -> Non
 
 async def test_no_batch_is_larger_than_a_batch_may_be() -> None:
     engine = Measured(QUICK_S)
-    lane = Lane(engine, Workers(), permits=Permits(1), merges=True, max_batch_rows=4)
+    lane = _lane(engine, Workers(), permits=Permits(1), merges=True, max_batch_rows=4)
 
     for value in range(5):
         lane.submit(_request(value, rows=2))
@@ -78,7 +89,7 @@ async def test_a_wrong_request_fails_alone() -> None:
         if value == 2:
             raise RowsRefused
 
-    lane = Lane(Measured(QUICK_S, refuse), Workers(), permits=Permits(1), merges=True)
+    lane = _lane(Measured(QUICK_S, refuse), Workers(), permits=Permits(1), merges=True)
 
     futures = [lane.submit(_request(value)) for value in (1, 2, 3)]
     await asyncio.sleep(0)
@@ -92,7 +103,7 @@ async def test_an_engine_that_would_end_the_process_ends_its_own_request_only() 
         if value == 2:
             raise SystemExit
 
-    lane = Lane(Measured(QUICK_S, leave), Workers(), permits=Permits(1), merges=True)
+    lane = _lane(Measured(QUICK_S, leave), Workers(), permits=Permits(1), merges=True)
 
     futures = [lane.submit(_request(value)) for value in (1, 2)]
     await asyncio.sleep(0)
@@ -103,7 +114,7 @@ async def test_an_engine_that_would_end_the_process_ends_its_own_request_only() 
 
 async def test_what_takes_longer_than_was_thought_goes_to_a_worker() -> None:
     workers = Workers()
-    lane = Lane(Measured(QUICK_S, hard=[2]), workers, permits=Permits(1), merges=True)
+    lane = _lane(Measured(QUICK_S, hard=[2]), workers, permits=Permits(1), merges=True)
 
     futures = [lane.submit(_request(value)) for value in (1, 2)]
     await asyncio.sleep(0)
@@ -116,7 +127,7 @@ async def test_what_takes_longer_than_was_thought_goes_to_a_worker() -> None:
 
 async def test_late_and_cancelled_requests_are_not_computed() -> None:
     engine, clock = Measured(QUICK_S), Clock()
-    lane = Lane(engine, Workers(), permits=Permits(1), merges=True, clock=clock)
+    lane = _lane(engine, Workers(), permits=Permits(1), merges=True, clock=clock)
     left = Deadline(1000.0, 900.0)
 
     futures = [lane.submit(_request(1), Deadline(101.0, 1.0)), lane.submit(_request(2), left), lane.submit(_request(3))]
@@ -129,7 +140,7 @@ async def test_late_and_cancelled_requests_are_not_computed() -> None:
 
 
 async def test_times_are_noted_of_each() -> None:
-    lane = Lane(Measured(QUICK_S), Workers(), permits=Permits(1), merges=True)
+    lane = _lane(Measured(QUICK_S), Workers(), permits=Permits(1), merges=True)
     deadlines = [Deadline(1e9, 1e9) for _ in range(2)]
     for deadline in deadlines:
         deadline.timing = Timing()
@@ -145,7 +156,7 @@ async def test_times_are_noted_of_each() -> None:
 
 async def test_what_was_let_in_is_computed_though_the_lane_is_busy_and_the_queue_full_by_then() -> None:
     workers, permits, admission = Workers(), Permits(1), Admission(1, 10_000)
-    lane = Lane(Measured(QUICK_S), workers, admission, permits=permits, merges=True)
+    lane = _lane(Measured(QUICK_S), workers, admission, permits=permits, merges=True)
 
     futures = [lane.submit(_request(value)) for value in (1, 2, 3)]
     permits.take()
@@ -162,7 +173,7 @@ async def test_what_was_let_in_is_computed_though_the_lane_is_busy_and_the_queue
 @pytest.mark.parametrize(("seconds", "merges"), [(1.0, True), (QUICK_S, False)])
 async def test_long_calls_and_those_that_must_not_be_merged_are_not_gathered(seconds: float, merges: bool) -> None:
     workers = Workers()
-    lane = Lane(Measured(seconds), workers, permits=Permits(1), merges=merges)
+    lane = _lane(Measured(seconds), workers, permits=Permits(1), merges=merges)
 
     future: Future[Answer] = lane.submit(_request(1))
 
@@ -172,7 +183,7 @@ async def test_long_calls_and_those_that_must_not_be_merged_are_not_gathered(sec
 
 
 async def test_answers_are_each_requests_own_rows() -> None:
-    lane = Lane(Measured(QUICK_S), Workers(), permits=Permits(1), merges=True)
+    lane = _lane(Measured(QUICK_S), Workers(), permits=Permits(1), merges=True)
     futures = [lane.submit(_request(value, rows=1 + value % 3), NEVER) for value in range(200)]
     await asyncio.sleep(0)
 
