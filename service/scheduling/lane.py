@@ -46,10 +46,10 @@ QUEUE_BYTES: Final = 256 * 1024 * 1024
 class Lane:
     """Runs the calls of one engine, `width` at a time. Safe to call from any thread.
 
-    No delay is ever added: an idle lane begins at once. While it is busy, requests collect, and whoever is
-    free next takes the oldest and with it all others that ask for the same outputs with rows of the same
-    kind, up to a number of rows. A batch that fails is asked again in halves, so that a request that no
-    engine can stand fails alone.
+    No delay is ever added: an idle lane begins at once, and on an event loop at the end of the turn, when all
+    that came with it is there. While it is busy, requests collect, and whoever is free next takes the oldest and
+    with it all others that ask for the same outputs with rows of the same kind, up to a number of rows. A batch
+    that fails is asked again in halves, so that a request that no engine can stand fails alone.
 
     Args:
         engine: a Router, or one that nothing is known of: its calls are never computed where they stand,
