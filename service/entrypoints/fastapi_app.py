@@ -24,6 +24,7 @@ from service.assembly import Tandem
 from service.core.errors import RequestError
 from service.entrypoints.fastapi_socket import answer_handshake, refuse_handshake
 from service.entrypoints.fastapi_streams import write_duplex, write_stream
+from service.entrypoints.fastapi_turns import LONG_BYTES, Turns
 from service.entrypoints.fastapi_waiting import wait_for
 from service.entrypoints.fastapi_whole import Whole, headers_of
 from service.entrypoints.limits import LARGE_BYTES
@@ -49,7 +50,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
         telemetry=_telemetry(),
     )
-    router = create_router(tandem=tandem)
+    app.turns = Turns()
+    router = _router(tandem, app.turns)
     app.include_router(router)
     app.direct = [route for route in router.routes if isinstance(route, StarletteRoute)]
     app.router.default = _NotFound(tandem.api, app.router.default)
@@ -59,7 +61,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 def create_router(settings: Settings | None = None, *, tandem: Tandem | None = None) -> APIRouter:
     """Every route of Tandem, for `include_router`; models load with the lifespan of the app it joins."""
-    service = tandem or Tandem(settings or Settings())
+    return _router(tandem or Tandem(settings or Settings()), Turns())
+
+
+def _router(service: Tandem, turns: Turns) -> APIRouter:
     if service.settings.grpc_port is not None:
         from service.entrypoints.grpc_server import GrpcServer  # only then: it takes 20 MiB, and is an extra
 
@@ -79,7 +84,8 @@ def create_router(settings: Settings | None = None, *, tandem: Tandem | None = N
     for path, methods in service.paths.items():
         # An ASGI callable rather than a function: twice the requests per second, because nothing
         # is parsed that the core parses itself. Without methods, every method arrives here.
-        router.routes.append(StarletteRoute(path, _Endpoint(service.api, methods), methods=[], include_in_schema=False))
+        endpoint = _Endpoint(service.api, methods, turns)
+        router.routes.append(StarletteRoute(path, endpoint, methods=[], include_in_schema=False))
         if any(route.upgrades for route in methods.values()):
             router.routes.append(WebSocketRoute(path, _Socket(service.api, methods)))
     return router
@@ -105,12 +111,13 @@ class _App(FastAPI):
     """
 
     direct: Sequence[StarletteRoute] = ()
+    turns: Turns
 
     def build_middleware_stack(self) -> ASGIApp:
         stack = super().build_middleware_stack()
         if self.user_middleware:
             return stack
-        return _Direct(self.state.tandem.api, self.direct, stack, self.router.default)
+        return _Direct(self.state.tandem.api, self.direct, self.turns, stack, self.router.default)
 
     @property
     def whole(self) -> Whole | None:
@@ -122,13 +129,15 @@ class _App(FastAPI):
 class _Direct:
     """Looks for the path among `routes`, and leaves every other to the app."""
 
-    def __init__(self, api: Api, routes: Sequence[StarletteRoute], others: ASGIApp, nobody: ASGIApp) -> None:
+    def __init__(
+        self, api: Api, routes: Sequence[StarletteRoute], turns: Turns, others: ASGIApp, nobody: ASGIApp
+    ) -> None:
         endpoints = [(route, cast(_Endpoint, route.endpoint)) for route in routes]
         self._plain = {route.path: endpoint for route, endpoint in endpoints if not route.param_convertors}
         self._patterns = [(route.path_regex, endpoint) for route, endpoint in endpoints if route.param_convertors]
         self._others = others
         self._nobody = nobody
-        self.whole = Whole(api, self._methods)
+        self.whole = Whole(api, self._methods, turns)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         return self._endpoint(scope)(scope, receive, send)
@@ -161,9 +170,10 @@ class _Direct:
 class _Endpoint:
     """All methods of one path."""
 
-    def __init__(self, api: Api, methods: Mapping[str, Route]) -> None:
+    def __init__(self, api: Api, methods: Mapping[str, Route], turns: Turns) -> None:
         self._api = api
         self.methods = methods
+        self._turns = turns
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         http = _request(scope)
@@ -177,6 +187,8 @@ class _Endpoint:
         # Nor does a body say how large it will be once it is decompressed.
         if len(http.body) > LARGE_BYTES or "content-encoding" in http.headers:
             answer = await asyncio.to_thread(self._api.answer, self.methods, http)
+        elif len(http.body) > LONG_BYTES:
+            answer = await self._turns.result(lambda: self._api.answer(self.methods, http))
         else:
             answer = self._api.answer(self.methods, http)
         reply = await wait_for(self._api, http, answer, receive) if isinstance(answer, Future) else answer

@@ -240,6 +240,8 @@ class Protocol(WholeRequests):
     def _refuse(self, error: TandemError) -> None:
         """Answer, and read no more: nobody knows where another request would begin."""
         self._is_broken = True
+        if self.transport.is_closing():  # the last answer was written
+            return
         if self.cycle is None or self.cycle.response_complete:
             if self._stage is not _Stage.BODY:  # else it has its answer
                 self.transport.write(refuse(error))

@@ -15,6 +15,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from service.entrypoints.fastapi_turns import LONG_BYTES
 from service.entrypoints.fastapi_waiting import wait_for
 from service.entrypoints.fastapi_whole import Destination, Whole
 from service.protocols.http import HttpReply, HttpRequest, Reply
@@ -55,7 +56,7 @@ class WholeRequests(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if self._destination is not None and not self._answer(self._destination):
+        if self._destination is not None and not self._take(self._destination):
             self.end_packet()
         if self._destination is None:
             super().on_message_complete()
@@ -78,27 +79,38 @@ class WholeRequests(HttpToolsProtocol):
 
     def _find(self) -> Destination | None:
         """Where the request goes if the rest of it is in the same packet."""
-        if self._whole is None or self.parser.get_method() != b"POST" or self.parser.get_http_version() != "1.1":
+        if self._whole is None or self.parser.get_http_version() != "1.1":
             return None
         is_busy = self.cycle is not None and not self.cycle.response_complete
         if is_busy or self.flow.write_paused or self.parser.should_upgrade():
             return None
-        return self._whole.destination(self.url)
+        return self._whole.destination(self.parser.get_method(), self.url)
 
-    def _answer(self, destination: Destination) -> bool:
+    def _take(self, destination: Destination) -> bool:
         """The request came whole. False where nothing was done, as it is to go the long way."""
         assert self._whole is not None
-        found = self._whole.answer(destination, self.headers, self._body, self.client[0] if self.client else "")
-        if found is None:
+        body, fields = self._body, len(self.headers)
+        http = self._whole.request(destination, self.headers, body, self.client[0] if self.client else "")
+        if http is None:
             return False
-        http, reply = found
+        coming = _Coming(keep_alive=self.parser.should_keep_alive())
+        self.cycle = cast(Any, coming)
+        if len(body) > LONG_BYTES:
+            self._whole.turns.add(lambda: self._answer(coming, destination, http, fields))
+        else:
+            self._answer(coming, destination, http, fields)
+        return True
+
+    def _answer(self, coming: _Coming, destination: Destination, http: HttpRequest, fields: int) -> None:
+        assert self._whole is not None
+        if coming.disconnected:
+            self._whole.api.gone(http)
+            return
+        reply = self._whole.answer(destination, http, fields)  # no route that streams is asked here
         if isinstance(reply, Future):
-            coming = _Coming()
-            self.cycle = cast(Any, coming)
             self.loop.call_soon(self._look, coming, http, reply)
         else:
-            self._write(cast(HttpReply, reply), keep_alive=True)  # no route that streams is asked here
-        return True
+            self._end(coming, reply)
 
     def _look(self, coming: _Coming, http: HttpRequest, future: Future[Reply]) -> None:
         """All that came in this turn of the event loop was read, and what is short was computed."""
@@ -138,9 +150,9 @@ class _Coming:
 
     response_complete = False
     disconnected = False
-    keep_alive = True
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep_alive: bool) -> None:
+        self.keep_alive = keep_alive
         self.message_event = asyncio.Event()
 
     async def receive(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 from service.core.errors import NotReceived, Unavailable
 from service.core.futures import Done
 from service.entrypoints.fastapi_app import _Endpoint
+from service.entrypoints.fastapi_turns import Turns
 from service.entrypoints.limits import IN_PIECES
 from service.protocols.columnar.arrow import decode_table
 from service.protocols.http import DuplexReply
@@ -76,7 +77,7 @@ class Caller:
             "http_version": "1.1", "extensions": {IN_PIECES: self._count},
         }  # fmt: skip
         async with asyncio.timeout(20):
-            await _Endpoint(streams.api, streams.paths["/s"])(scope, self.receive, self.send)
+            await _Endpoint(streams.api, streams.paths["/s"], Turns())(scope, self.receive, self.send)
 
 
 @pytest.mark.anyio

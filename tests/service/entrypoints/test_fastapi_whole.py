@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from service.entrypoints.fastapi_turns import Turns
 from service.entrypoints.fastapi_whole import Whole, headers_of
 from service.protocols.route import Route
 from tests.service.entrypoints.slow import SlowTandem
@@ -22,11 +23,11 @@ def whole() -> Whole:
             template, params = f"/models/{{name}}/{rest}", {"name": name}
         return (tandem.paths[template], params) if template in tandem.paths else None
 
-    return Whole(tandem.api, find)
+    return Whole(tandem.api, find, Turns())
 
 
 def test_a_target_is_taken_apart(whole: Whole) -> None:
-    found = whole.destination(b"/models/a.b/predict?outputs=x,y&note=%C3%A9")
+    found = whole.destination(b"POST", b"/models/a.b/predict?outputs=x,y&note=%C3%A9")
 
     assert found is not None
     assert found.path == "/models/a.b/predict"
@@ -52,12 +53,18 @@ def test_a_target_is_taken_apart(whole: Whole) -> None:
     ],
 )
 def test_whatever_is_unusual_goes_the_long_way(whole: Whole, url: bytes) -> None:
-    assert whole.destination(url) is None
+    assert whole.destination(b"POST", url) is None
+
+
+@pytest.mark.parametrize("method", [b"HEAD", b"PUT", b"OPTIONS", b"CONNECT", b"get"])
+def test_of_other_methods_nothing_is_known_here(whole: Whole, method: bytes) -> None:
+    assert whole.destination(b"GET", b"/health/live") is not None
+    assert whole.destination(method, b"/health/live") is None
 
 
 def test_no_caller_fills_the_memory_with_targets(whole: Whole) -> None:
     for number in range(10_000):
-        whole.destination(b"/predict?x=%d" % number)
+        whole.destination(b"POST", b"/predict?x=%d" % number)
 
     info = whole.destination.cache_info()
     assert info.maxsize is not None

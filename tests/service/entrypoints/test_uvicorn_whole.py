@@ -19,6 +19,7 @@ from uvicorn.server import ServerState
 
 from service.core.errors import Overloaded
 from service.entrypoints.fastapi_app import create_app
+from service.entrypoints.fastapi_turns import LONG_BYTES, Turns
 from service.entrypoints.fastapi_whole import Whole
 from service.entrypoints.uvicorn_protocol import Protocol, Protocols
 from service.protocols.route import Route
@@ -39,6 +40,10 @@ def post(path: str = PREDICT, body: bytes = ROW, **fields: str) -> bytes:
     known |= {name.replace("_", "-"): value for name, value in fields.items()}
     head = "".join(f"{name}: {value}\r\n" for name, value in known.items())
     return f"POST {path} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + body
+
+
+def get(path: str, **fields: str) -> bytes:
+    return post(path, body=b"", **fields).replace(b"POST", b"GET", 1)
 
 
 class Server:
@@ -115,6 +120,11 @@ WHOLE = [
     pytest.param(post(X_Bytes="\xe9"), id="a field of other bytes"),
     pytest.param(post(X="x" * 9000), id="a field that is too large"),
     pytest.param(post("/v2/models/sums/infer", body=b"{}"), id="another dialect"),
+    pytest.param(post(Connection="close"), id="a last request"),
+    pytest.param(post(Connection="Keep-Alive, TE"), id="one more to come"),
+    pytest.param(get("/health/live"), id="health"),
+    pytest.param(get("/health/ready", Connection="close"), id="health, once"),
+    pytest.param(get("/models/other"), id="no such model to be told of"),
 ]
 LONG = [
     pytest.param(post("/nowhere"), id="no such path"),
@@ -123,7 +133,7 @@ LONG = [
     pytest.param(post(PREDICT + "?" + "x" * 300), id="a long query"),
     pytest.param(post().replace(b"POST", b"GET"), id="another method"),
     pytest.param(post().replace(b"HTTP/1.1", b"HTTP/1.0"), id="HTTP/1.0"),
-    pytest.param(post(Connection="close"), id="a last request"),
+    pytest.param(get("/models/sums/ws"), id="what is no handshake"),
     pytest.param(post(Expect="100-continue"), id="one that waits to be told"),
     pytest.param(post(body=gzip.compress(ROW, mtime=0), Content_Encoding="gzip"), id="a coded body"),
     pytest.param(post(body=b"16\r\n%b\r\n0\r\n\r\n" % ROW, Transfer_Encoding="chunked"), id="chunks"),
@@ -160,6 +170,64 @@ async def test_requests_of_one_packet_are_answered_in_order(models: Path, cycles
 
     asked = [line for line in transport.written.split(b"\r\n") if line.startswith(b"x-request-id")]
     assert asked == [*[b"x-request-id: %d" % number for number in range(5)], b"x-request-id: same"]
+
+
+async def test_nothing_is_written_behind_the_last_answer(models: Path) -> None:
+    app = create_app(Settings(models=models))
+    async with ready(app):
+        server = Server(app)
+        alone = await server.ask(get("/health/live", Connection="close"))
+        followed = await server.ask(get("/health/live", Connection="close") + b"\0 what is no request")
+
+    assert followed == alone
+
+
+# Those that take longer: one each turn, here.
+
+
+@pytest.fixture
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.entrypoints.fastapi_app.Turns", lambda: Turns(turn_s=0))
+
+
+def long_post() -> bytes:
+    return post(body=b'{"instances": [%b[1, 2]]}' % (b"[1, 2], " * (LONG_BYTES // 8)))
+
+
+@pytest.mark.usefixtures("one_by_one")
+@pytest.mark.parametrize("begins_with", [0, 100])
+async def test_health_is_asked_between_long_requests(models: Path, begins_with: int) -> None:
+    app = create_app(Settings(models=models))
+    async with ready(app):
+        server = Server(app, max_connections=30)
+        long_ones = [server.connect() for _ in range(20)]
+        for protocol, _ in long_ones:
+            protocol.data_received(long_post()[:begins_with])
+            protocol.data_received(long_post()[begins_with:])
+        await turns(4)
+        health, answer = server.connect()
+        health.data_received(get("/health/live"))
+
+        assert answer.written.startswith(b"HTTP/1.1 200 ")
+        assert sum(is_answered(transport.written) for _, transport in long_ones) < 20
+        await until(lambda: all(is_answered(transport.written) for _, transport in long_ones))
+
+    assert all(transport.written.startswith(b"HTTP/1.1 200 ") for _, transport in long_ones)
+
+
+@pytest.mark.usefixtures("one_by_one")
+async def test_who_leaves_before_the_turn_comes_is_not_answered() -> None:
+    app = Slow()
+    app.tandem.api.max_body_bytes = 2 * LONG_BYTES
+    protocol, transport = Server(app).connect()
+    protocol.data_received(post("/predict", body=b" " * (LONG_BYTES + 1)))
+
+    protocol.connection_lost(None)
+    await until(lambda: app.statuses)
+
+    assert app.statuses == [499]
+    assert app.tandem.server.deadlines == []
+    assert not transport.written
 
 
 async def test_middleware_sees_all_requests(models: Path, cycles: list[str]) -> None:
@@ -234,7 +302,7 @@ class Slow:
 
     def __init__(self, timeout_s: float = 60) -> None:
         self.tandem = SlowTandem(timeout_s=timeout_s)
-        self.whole = Whole(self.tandem.api, self._find)
+        self.whole = Whole(self.tandem.api, self._find, Turns())
         self.long_way = 0
 
     def _find(self, path: str) -> tuple[Mapping[str, Route], Mapping[str, str]] | None:

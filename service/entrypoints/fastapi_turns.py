@@ -1,0 +1,63 @@
+"""Requests that take the event loop some time: a few of them each time round, so that those that do not get in between.
+
+One turn of a loop reads whatever has come on any connection. Were all of it answered within that turn, whoever asks
+whether the service lives would wait for 64 bodies of 100 rows to be decoded, and for as many refusals to be written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+T = TypeVar("T")
+
+# Bodies that take longer to read than the rest of their request.
+LONG_BYTES: Final = 16 * 1024
+# Of one turn. To let the loop go round once more costs some 10 µs.
+TURN_S: Final = 0.002
+
+
+class Turns:
+    """Work of one event loop, in the order that it came.
+
+    Args:
+        turn_s: when it is over, what still waits is left for the next turn.
+        clock: seconds.
+    """
+
+    def __init__(self, turn_s: float = TURN_S, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._turn_s = turn_s
+        self._clock = clock
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def add(self, work: Callable[[], None]) -> None:
+        """Have `work`, which raises nothing, called when its turn comes. To be called on the event loop."""
+        self._waiting.append(work)
+        if len(self._waiting) == 1:
+            asyncio.get_running_loop().call_soon(self._run)
+
+    async def result(self, work: Callable[[], T]) -> T:
+        """What `work`, which raises nothing, returns when its turn comes; it is not called for a task that is over."""
+        found: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def run() -> None:
+            if not found.done():
+                found.set_result(work())
+
+        self.add(run)
+        return await found
+
+    def _run(self) -> None:
+        until = self._clock() + self._turn_s
+        while True:
+            # It leaves the queue when it is done, so that what it adds does not have this called twice.
+            self._waiting[0]()
+            self._waiting.popleft()
+            if not self._waiting:
+                return
+            if self._clock() >= until:
+                asyncio.get_running_loop().call_soon(self._run)
+                return
