@@ -7,7 +7,8 @@ the only right answer, so that an answer that belongs to somebody else is seen.
     python -m benchmarks.overload                a minute under each web server; writes results/overload.json
     python -m benchmarks.overload --seconds 20   a trial; prints only
 
-The server has one core, the client another. A reply is timed from when its request was written.
+The server has one core, the client another, and neither core ever sleeps (`awake.py`). A reply is timed from when its
+request was written.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from itertools import count, pairwise
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.awake import awake
 from benchmarks.client import content_length, percentile, post
 from benchmarks.contestants import CONTESTANTS
 from benchmarks.processes import Server, ServerFailed, end_on_sigterm, free_port, pinned, serving
@@ -299,7 +301,8 @@ def main() -> None:
     arguments = parser.parse_args()
     end_on_sigterm()
     found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as temporary:
+    cores = (arguments.server_core, arguments.client_core)
+    with tempfile.TemporaryDirectory() as temporary, awake(cores):
         rows = write_model(Path(temporary, "models"))
         for contestant in (one for one in CONTESTANTS if one.name in (NAMES, (arguments.only,))[bool(arguments.only)]):
             port = free_port()

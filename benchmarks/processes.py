@@ -92,11 +92,11 @@ class Server:
 
     def memory(self) -> Memory | None:
         """None where the system does not tell (anything but Linux)."""
-        try:
-            parts = [_rollup(pid) for pid in tree(self.process.pid)]
-        except OSError:
-            return None
-        return Memory(sum(p.pss for p in parts), sum(p.rss for p in parts))
+        parts = []
+        for pid in tree(self.process.pid):
+            with contextlib.suppress(OSError):  # one that has just ended
+                parts.append(_rollup(pid))
+        return Memory(sum(p.pss for p in parts), sum(p.rss for p in parts)) if parts else None
 
 
 _DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -154,9 +154,10 @@ def tree(pid: int) -> list[int]:
     """The process and all its descendants, as far as Linux knows them."""
     found = [pid]
     for parent in found:
-        for task in (Path("/proc") / str(parent) / "task").iterdir():
-            with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
-                found += map(int, (task / "children").read_text().split())
+        with contextlib.suppress(OSError):  # a process, or a thread of it, that has just ended
+            for task in (Path("/proc") / str(parent) / "task").iterdir():
+                with contextlib.suppress(OSError):
+                    found += map(int, (task / "children").read_text().split())
     return found
 
 

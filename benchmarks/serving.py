@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.awake import awake
 from benchmarks.contestants import CONTESTANTS, Contestant
 from benchmarks.load import Load, client_name, run_load, steady_load
 from benchmarks.models import FOREST, LOGISTIC, MIXED, ROWS, SLOW, WORKS, Work
@@ -86,7 +87,7 @@ def main() -> None:
     plan = plan_of(arguments)
     end_on_sigterm()
     run = Run()
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, awake((plan.server_core, plan.client_core)):
         folder = arguments.models or Path(temporary) / "models"
         if not folder.exists():
             say("fitting and exporting the models")
@@ -253,6 +254,7 @@ def method(plan: Plan) -> dict[str, Any]:
         "seconds": {"with a target": plan.target_s, "others": plan.other_s},
         "asked": "predict_proba, JSON, 64 different bodies of one row or 8 of 100 in turn",
         "logs": "as by default, into a file",
+        "cores": "kept awake by processes that compute when nobody else would (SCHED_IDLE)",
         "between runs": "a server comes to rest: what it still computes for clients that left costs nobody else",
         "steady": f"{STEADY_S} s by the bundled client, counted once every connection was answered",
         "figures": "medians over the rounds; ratios are medians of the rounds' own ratios",
