@@ -32,12 +32,12 @@ class Turns:
         self._turn_s = turn_s
         self._clock = clock
         self._waiting: deque[Callable[[], None]] = deque()
+        self._is_due = False
 
     def add(self, work: Callable[[], None]) -> None:
-        """Have `work`, which raises nothing, called when its turn comes. To be called on the event loop."""
+        """Have `work` called when its turn comes. To be called on the event loop."""
         self._waiting.append(work)
-        if len(self._waiting) == 1:
-            asyncio.get_running_loop().call_soon(self._run)
+        self._come()
 
     async def result(self, work: Callable[[], T]) -> T:
         """What `work`, which raises nothing, returns when its turn comes; it is not called for a task that is over."""
@@ -50,14 +50,19 @@ class Turns:
         self.add(run)
         return await found
 
+    def _come(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._run)
+
     def _run(self) -> None:
+        self._is_due = False
         until = self._clock() + self._turn_s
-        while True:
-            # It leaves the queue when it is done, so that what it adds does not have this called twice.
-            self._waiting[0]()
-            self._waiting.popleft()
-            if not self._waiting:
-                return
-            if self._clock() >= until:
-                asyncio.get_running_loop().call_soon(self._run)
-                return
+        try:
+            while self._waiting:
+                self._waiting.popleft()()
+                if self._clock() >= until:
+                    break
+        finally:  # whatever one of them raises, the others are not forgotten
+            if self._waiting:
+                self._come()

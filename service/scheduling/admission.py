@@ -16,10 +16,11 @@ LONGEST_RETRY_S: Final = 60
 QUEUE_S: Final = 0.5
 FAIR: Final = 16
 
-# What calls were measured to take on an idle host is less than what they take on a busy one: how much is learnt from
-# those that were made, the last handful of which count most.
+# What calls were measured to take when the model was loaded is less than what they take on a busy host, or more where
+# it was busy then: how much is learnt from those that were made, the last handful of which count most.
 LEARNS: Final = 0.2
 SLOWEST: Final = 100.0
+QUICKEST: Final = 0.01
 
 
 class Admission:
@@ -53,7 +54,7 @@ class Admission:
     def learn(self, predicted_s: float, took_s: float) -> None:
         """A call that was predicted to take so long took that long."""
         if 0.0 < predicted_s < math.inf:
-            slowness = min(max(took_s / predicted_s, 1.0), SLOWEST)
+            slowness = min(max(took_s / predicted_s, QUICKEST), SLOWEST)
             with self._lock:
                 self._slowness += LEARNS * (slowness - self._slowness)
 

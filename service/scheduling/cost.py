@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -13,6 +14,10 @@ SIZES: Final = (1, 8, 64, 512, 4096)
 # Calls of one size that are timed. The best of them counts: whatever else runs on the host only adds to a
 # time, and the best of a few small calls is repeatable where their mean is not.
 REPEATS: Final = 7
+
+# Rows cost much the same each. Whoever takes so many times as long for them as for fewer was interrupted, perhaps at
+# every call so far, and is timed again while there is any time left.
+DOUBTFUL: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +59,26 @@ def measure(
     end = clock() + budget_s
     points: list[tuple[int, float]] = []
     for size in sizes:
+        expected = CostCurve(tuple(points)).seconds(size) if points else math.inf
         # One call to warm up, and one to time.
-        if points and clock() + 2 * CostCurve(tuple(points)).seconds(size) > end:
+        if points and clock() + 2 * expected > end:
             break
-        points.append((size, _best(run, size, clock, until=clock() + budget_s / len(sizes), end=end)))
+        until = clock() + budget_s / len(sizes)
+        points.append((size, _best(run, size, clock, until=until, end=end, doubtful=DOUBTFUL * expected)))
     return CostCurve(tuple(points))
 
 
-def _best(run: Callable[[int], object], size: int, clock: Callable[[], float], *, until: float, end: float) -> float:
-    """The shortest of some calls, at least one; as many as there is time for `until` then."""
+def _best(
+    run: Callable[[int], object],
+    size: int,
+    clock: Callable[[], float],
+    *,
+    until: float,
+    end: float,
+    doubtful: float,
+) -> float:
+    """The shortest of some calls, at least one; as many as there is time for `until` then, to the `end` where even the
+    shortest is doubtful."""
     begun = clock()
     run(size)
     now = clock()
@@ -70,7 +86,7 @@ def _best(run: Callable[[int], object], size: int, clock: Callable[[], float], *
         return now - begun
     # The first call may have loaded, compiled or allocated, so it counts only where there is no other.
     times: list[float] = []
-    while not times or (len(times) < REPEATS and now < until):
+    while not times or (len(times) < REPEATS and now < (end if min(times) > doubtful else until)):
         begun = clock()
         run(size)
         now = clock()

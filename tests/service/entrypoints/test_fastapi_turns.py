@@ -48,6 +48,17 @@ async def test_what_work_adds_comes_last() -> None:
     assert done[3:] == ["later"]
 
 
+async def test_work_that_fails_keeps_nobody_else_from_their_turn() -> None:
+    turns, done, failed = ticking(100), [], []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context["exception"]))
+    turns.add(lambda: 1 // 0)
+    turns.add(lambda: done.append("second"))
+
+    while not done:
+        await asyncio.sleep(0)
+    assert [type(error) for error in failed] == [ZeroDivisionError]
+
+
 async def test_a_result_is_waited_for() -> None:
     assert await ticking(1).result(lambda: "found") == "found"
 

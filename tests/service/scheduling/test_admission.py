@@ -163,6 +163,19 @@ def test_host_that_is_faster_again_is_learnt_too() -> None:
     assert admission.rows == 2
 
 
+def test_host_that_was_busy_when_calls_were_measured_admits_more() -> None:
+    admission = Admission(1000, 1000, max_s=0.5)
+    admission.enter(1, 1, 6.0)
+    with pytest.raises(Overloaded):
+        admission.enter(1, 1, 0.0)
+
+    for _ in range(50):
+        admission.learn(1.0, 0.05)
+
+    admission.enter(1, 1, 0.0)
+    assert admission.rows == 2
+
+
 def test_call_that_nobody_predicted_teaches_nothing() -> None:
     admission = Admission(1000, 1000, max_s=0.5)
     admission.enter(1, 1, 0.3)
