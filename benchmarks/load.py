@@ -26,7 +26,10 @@ ERRORS: Final = ("status", "connect", "read", "write", "timeout")
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One run, or the medians of several. `errors` counts replies other than 2xx, and broken connections, by kind."""
+    """One run, or the medians of several.
+
+    `rps` is of 2xx; `errors` counts other replies, and broken connections, by kind.
+    """
 
     rps: float
     p50_ms: float
@@ -85,7 +88,8 @@ def parse(output: str) -> Load:
     """The last line, as `requests.lua` and `benchmarks.client` write it."""
     said = json.loads(output.strip().splitlines()[-1])
     errors = {kind: said[kind] for kind in ERRORS if said[kind]}
-    return Load(said["requests"] / (said["us"] / 1e6), said["p50_us"] / 1000, said["p99_us"] / 1000, errors)
+    good = max(said["requests"] - said["status"], 0)
+    return Load(good / (said["us"] / 1e6), said["p50_us"] / 1000, said["p99_us"] / 1000, errors)
 
 
 def median(runs: Sequence[Load]) -> Load:

@@ -26,11 +26,12 @@ def test_last_line_tells_throughput_and_latency() -> None:
 
 
 def test_bad_replies_and_broken_connections_are_errors() -> None:
-    output = OUTPUT % (3, 4)
+    output = OUTPUT % (4000, 4)
 
     load = parse(output)
 
-    assert load.errors == {"status": 3, "read": 4}
+    assert load.errors == {"status": 4000, "read": 4}
+    assert load.rps == 3000.0
 
 
 def test_median_is_taken_of_each_figure_and_errors_are_summed() -> None:
