@@ -108,11 +108,10 @@ LEFT_OUT: Final[dict[str, str]] = {
     "W18": "in part: the look-ups of the upstream hang, in `tests/service/generation/test_network.py`; nothing else of the "
     "service looks a name up while it answers, but for Redis, where limits are counted in it.",
     "B09": "in part. Three times the load for a minute, by `python -m benchmarks.overload`, one core for the server: every "
-    "request gets 200 or 503, no answer is another's, memory is bounded. In the seconds in which, and before which, the "
-    "machine's host left us both cores, p99 of what is accepted stays below twice that at capacity, and refusals below 10 "
-    "ms (uvicorn 184 and 4.7, Granian 207 and 5.1, gunicorn 322 and 7.7). That were 3, 13 and 15 of 60 seconds: the host "
-    "took 7 to 23 % meanwhile, and over all of them p99 are 2.0, 1.4 and 17 times that at capacity, refusals 121 ms, 26 ms "
-    "and 3.3 s: gunicorn's refusals take 0.5 ms each, which leaves it no core to lose.",
+    "request gets 200 or 503, no answer is another's, memory is bounded, and p99 of what is accepted is 1.3 (uvicorn), 0.9 "
+    "(Granian) and 1.6 (gunicorn) times that at capacity. p99 of refusals is 6.2, 38 and 38 ms, instead of 10. In the "
+    "seconds in which, and before which, the machine's host left us both cores, 35, 44 and 30 of the 60, it is 4.0, 6.7 and "
+    "12 ms.",
     "B11": "a giant waits its turn as everybody does, and is cut into slices where that makes no difference; a call of a "
     "model that cannot be cut is not interrupted: small ones wait for it, or get 503 where that is predicted to take "
     "longer than TANDEM_QUEUE_S.",
