@@ -68,7 +68,7 @@ class _Conversation:
         self._unsent_since = 0.0
         self._next_ping = time.monotonic() + limits.ping_s
         self._awaits_pong = False
-        self._close: Close | None = None
+        self._has_come = False  # something that was not looked at yet: a pong may be in it
         self._is_closing = False  # that was said, or is about to be
         self._is_broken = False  # nobody knows where another frame would begin
         self._is_over = False
@@ -117,6 +117,7 @@ class _Conversation:
         """What has come: as many messages as may be in flight. The rest stays in the parser, and in the system."""
         if self._is_broken:
             return
+        self._has_come = False
         events = self._protocol.events()
         while self._reads and (event := next(events, None)) is not None:
             self._handle(event)
@@ -225,6 +226,7 @@ class _Conversation:
                 self._is_over = True
             elif not self._is_broken:
                 self._protocol.receive_data(data)
+                self._has_come = True
 
     def _due(self) -> float:
         due = [self._session.due, self._next_ping]
@@ -244,7 +246,7 @@ class _Conversation:
             return
         if now >= self._session.due:
             self._session.tick()
-        if now >= self._next_ping:
+        if now >= self._next_ping and not self._has_come:
             self._ping(now)
         ending = self._session.ending
         # Where the service stops, what was taken is answered before.

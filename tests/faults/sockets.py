@@ -118,8 +118,11 @@ class Frames:
         return int.from_bytes(came[1][:2])
 
     def answer(self) -> Any:
+        """The message that comes next. Pings that come before are answered."""
         while (came := self.next())[0] != TEXT:
-            pass
+            assert came[0] != CLOSE, f"closed: {came[1]!r}"
+            if came[0] == PING:
+                self.send(frame(PONG, came[1]))
         return json.loads(came[1])
 
     def _take(self, count: int) -> bytes:

@@ -174,6 +174,34 @@ def test_caller_that_answers_no_ping_is_told_and_let_go() -> None:
     assert came.code == 1011
 
 
+def test_pong_that_came_while_others_were_busy_counts() -> None:
+    ping_s = 0.5
+
+    with talking(ping_s=ping_s) as (session, client):
+        feeds, goes_on = threading.Event(), threading.Event()
+        feed = session.feed
+
+        def slow_feed(text: str) -> Future[str]:
+            feeds.set()
+            assert goes_on.wait(PATIENCE_S)
+            return feed(text)
+
+        session.feed = slow_feed  # type: ignore[method-assign]
+        came = client.next()
+        assert isinstance(came, Ping)
+        client.send(TextMessage("one"))
+        assert feeds.wait(PATIENCE_S)
+        client.send(came.response())
+        time.sleep(1.5 * ping_s)  # the next is due
+        goes_on.set()
+        until(lambda: session.open)
+        session.answer("first")
+        while isinstance(came := client.next(), Ping):
+            client.send(came.response())
+
+    assert isinstance(came, TextMessage)
+
+
 def test_service_that_stops_answers_what_it_has_taken_and_takes_no_more() -> None:
     with talking() as (session, client):
         client.send(TextMessage("one"))
