@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
 SIZES: Final = (1, 8, 64, 512, 4096)
@@ -18,6 +20,20 @@ REPEATS: Final = 7
 # Rows cost much the same each. Whoever takes so many times as long for them as for fewer was interrupted, perhaps at
 # every call so far, and is timed again while there is any time left.
 DOUBTFUL: Final = 3
+
+
+if sys.platform == "linux":
+    import resource
+
+    def own_time() -> tuple[float, int]:
+        """Of the calling thread: seconds of processor time, and how often it has waited for anything."""
+        return time.thread_time(), resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+
+else:
+
+    def own_time() -> tuple[float, int]:
+        """As if it had always waited."""
+        return 0.0, time.perf_counter_ns()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +66,15 @@ def measure(
     sizes: Sequence[int] = SIZES,
     budget_s: float = 0.25,
     clock: Callable[[], float] = time.perf_counter,
+    own: Callable[[], tuple[float, int]] = own_time,
 ) -> CostCurve:
     """Time `run(rows)` for each of `sizes`, ascending.
 
     The first size is always measured. A further one is, if by the measurements so far it fits into what is
     left of the budget. What `run` raises is raised.
+
+    A call that waits for nothing takes the processor time of its thread: what `clock` shows beyond that, others had of
+    the core. One that waits, for another process or thread, takes what `clock` shows.
     """
     end = clock() + budget_s
     points: list[tuple[int, float]] = []
@@ -64,14 +84,17 @@ def measure(
         if points and clock() + 2 * expected > end:
             break
         until = clock() + budget_s / len(sizes)
-        points.append((size, _best(run, size, clock, until=until, end=end, doubtful=DOUBTFUL * expected)))
-    return CostCurve(tuple(points))
+        points.append((size, _best(run, size, clock, own, until=until, end=end, doubtful=DOUBTFUL * expected)))
+    # Fewer rows never take longer than more: whoever did was interrupted at every call.
+    seconds = reversed(list(accumulate((seconds for _, seconds in reversed(points)), min)))
+    return CostCurve(tuple(zip((size for size, _ in points), seconds, strict=True)))
 
 
 def _best(
     run: Callable[[int], object],
     size: int,
     clock: Callable[[], float],
+    own: Callable[[], tuple[float, int]],
     *,
     until: float,
     end: float,
@@ -79,16 +102,20 @@ def _best(
 ) -> float:
     """The shortest of some calls, at least one; as many as there is time for `until` then, to the `end` where even the
     shortest is doubtful."""
-    begun = clock()
-    run(size)
-    now = clock()
-    if now >= end:
-        return now - begun
-    # The first call may have loaded, compiled or allocated, so it counts only where there is no other.
-    times: list[float] = []
-    while not times or (len(times) < REPEATS and now < (end if min(times) > doubtful else until)):
+
+    def timed() -> float:
+        spent, waits = own()
         begun = clock()
         run(size)
-        now = clock()
-        times.append(now - begun)
+        took = clock() - begun
+        spent_then, waits_then = own()
+        return min(took, spent_then - spent) if waits_then == waits else took
+
+    first = timed()
+    if clock() >= end:
+        return first
+    # The first call may have loaded, compiled or allocated, so it counts only where there is no other.
+    times: list[float] = []
+    while not times or (len(times) < REPEATS and clock() < (end if min(times) > doubtful else until)):
+        times.append(timed())
     return min(times)
