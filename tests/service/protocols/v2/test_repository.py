@@ -124,7 +124,7 @@ def test_body_that_says_nothing_sensible_is_refused(handler: Any, body: Any, err
 @given(
     body=st.binary(max_size=40)
     | st.recursive(
-        st.none() | st.booleans() | st.integers() | st.sampled_from(["ready", "config"]),
+        st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.sampled_from(["ready", "config"]),
         lambda inner: (
             st.lists(inner, max_size=2)
             | st.dictionaries(st.sampled_from(["ready", "parameters", "config", "x"]), inner, max_size=3)
