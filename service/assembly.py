@@ -130,10 +130,6 @@ class Tandem:
                 self._wait_until_loaded()
             self._start_parts()
 
-    def turns_away(self) -> bool:
-        """Whether predictions that came now would be turned away, without waiting for anybody."""
-        return self._admission.is_full and not self.api.admission_may_wait
-
     def drain(self) -> None:
         """Not ready any more, and every answer closes its connection; all else goes on."""
         self.server.drain()

@@ -1,8 +1,8 @@
-"""The event loop of a service, as those see it who give it work (`scheduling/event_loop.py` is it)."""
+"""The loops of a service, as those see them who give them work (`scheduling/event_loop.py` knows them)."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
@@ -18,4 +18,12 @@ class Loop(Protocol):
 
     def iterate(self, pieces: AsyncGenerator[T, None]) -> Iterator[T]:
         """What `pieces` yields, for a thread that waits. To close the iterator closes `pieces`."""
+        ...
+
+
+class Turning(Protocol):
+    """What reads many connections by turns, on one thread: an event loop, or the loop of a web server with threads."""
+
+    def call_soon(self, call: Callable[..., object], *arguments: Any) -> object:
+        """Have `call` called on this thread once everything that had come when the turn began is read."""
         ...

@@ -24,10 +24,10 @@ from service.assembly import Tandem
 from service.core.errors import RequestError
 from service.entrypoints.fastapi_socket import answer_handshake, refuse_handshake
 from service.entrypoints.fastapi_streams import write_duplex, write_stream
-from service.entrypoints.fastapi_turns import LONG_BYTES, Turns
 from service.entrypoints.fastapi_waiting import wait_for
-from service.entrypoints.fastapi_whole import Whole, headers_of
 from service.entrypoints.limits import LARGE_BYTES
+from service.entrypoints.turns import LONG_BYTES, Turns
+from service.entrypoints.whole import Whole, headers_of
 from service.entrypoints.worker import drain_when_told, share_interpreter
 from service.observability.logs import configure_logs, write_by_turns
 from service.observability.stray import catch_strays
@@ -50,7 +50,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
         telemetry=_telemetry(),
     )
-    app.turns = Turns()
+    app.turns = Turns(asyncio.get_running_loop)
     router = _router(tandem, app.turns)
     app.include_router(router)
     app.direct = [route for route in router.routes if isinstance(route, StarletteRoute)]
@@ -61,7 +61,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 def create_router(settings: Settings | None = None, *, tandem: Tandem | None = None) -> APIRouter:
     """Every route of Tandem, for `include_router`; models load with the lifespan of the app it joins."""
-    return _router(tandem or Tandem(settings or Settings()), Turns())
+    return _router(tandem or Tandem(settings or Settings()), Turns(asyncio.get_running_loop))
 
 
 def _router(service: Tandem, turns: Turns) -> APIRouter:
@@ -72,9 +72,8 @@ def _router(service: Tandem, turns: Turns) -> APIRouter:
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
-        loop = asyncio.get_running_loop()
-        service.loop.adopt(loop)
-        write_by_turns(loop)
+        service.loop.adopt(asyncio.get_running_loop())
+        write_by_turns(service.loop.here)
         service.start()
         yield
         # Waits for what is under way, so it must not hold the event loop.

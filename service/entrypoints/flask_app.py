@@ -19,12 +19,12 @@ from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wsgi import get_input_stream
 
 from service.assembly import Tandem
-from service.core.errors import Overloaded, RequestError
+from service.core.errors import RequestError
 from service.entrypoints.flask_socket import connection_of, converse
 from service.entrypoints.flask_streams import Streamed, streamed
 from service.entrypoints.flask_waiting import CallerLeft, wait_for
 from service.entrypoints.limits import SocketLimits
-from service.entrypoints.seats import TURN_AWAY, NeedsThread, Seats
+from service.entrypoints.seats import Seats
 from service.entrypoints.worker import drain_when_told, share_interpreter
 from service.observability.logs import configure_logs
 from service.observability.stray import catch_strays
@@ -60,7 +60,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     app.register_error_handler(NotFound, not_found)
     app.register_error_handler(MethodNotAllowed, method_not_allowed)
-    app.wsgi_app = _Direct(app, extension.tandem)  # type: ignore[method-assign]
+    app.wsgi_app = Direct(app, extension.tandem)  # type: ignore[method-assign]
     return app
 
 
@@ -105,7 +105,7 @@ def create_blueprint(tandem: Tandem) -> Blueprint:
     return blueprint
 
 
-class _Direct:
+class Direct:
     """Answers predictions before Flask's own dispatch, unless somebody has put a hook or a listener there.
 
     Contexts, routing and response objects, which nobody looks at then, take half the time of a short prediction.
@@ -115,14 +115,16 @@ class _Direct:
     """
 
     def __init__(self, app: Flask, tandem: Tandem) -> None:
+        self.tandem = tandem
         self._app = app
         self._api = tandem.api
         self._others: WSGIApplication = app.wsgi_app
-        views = {path: app.view_functions[f"tandem.{_endpoint(path)}"] for path in tandem.paths}
+        views = {path: cast(_View, app.view_functions[f"tandem.{_endpoint(path)}"]) for path in tandem.paths}
+        self._plain = {path: view for path, view in views.items() if "{" not in path}
         self._patterns = [
-            (re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(path))), cast(_View, views[path]))
-            for path, methods in tandem.paths.items()
-            if "POST" in methods
+            (re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(path))), view)
+            for path, view in views.items()
+            if "{" in path
         ]
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -139,21 +141,32 @@ class _Direct:
 
     def _reply(self, environ: WSGIEnvironment) -> HttpReply | Streamed | None:
         path: str = environ["PATH_INFO"]
-        is_turned_away = getattr(environ["wsgi.input"], TURN_AWAY, False)
         if not path.startswith("/") or path.startswith("//") or path.endswith("\n"):
             http = _request(environ, path)
             return _misframed(self._api, http, environ) or self._api.not_found(http)
         # What is not ASCII is for Werkzeug to decode.
-        if environ["REQUEST_METHOD"] == "POST" and path.isascii() and not self._is_watched():
-            for pattern, view in self._patterns:
-                if (match := pattern.fullmatch(path)) is not None:
-                    answer = view.turn_away if is_turned_away else view.answer
-                    return answer(environ, path, match.groupdict())
-        if is_turned_away:
-            raise NeedsThread
+        if environ["REQUEST_METHOD"] == "POST" and path.isascii() and not self.is_watched():
+            found = self._view(path)
+            if found is not None and "POST" in found[0].methods_of_path:
+                view, params = found
+                return view.answer(environ, path, params)
         return None
 
-    def _is_watched(self) -> bool:
+    def find(self, path: str) -> tuple[Mapping[str, Route], Mapping[str, str]] | None:
+        """See `gunicorn_whole.App`."""
+        found = self._view(path)
+        return None if found is None else (found[0].methods_of_path, found[1])
+
+    def _view(self, path: str) -> tuple[_View, Mapping[str, str]] | None:
+        if (view := self._plain.get(path)) is not None:
+            return view, {}
+        for pattern, view in self._patterns:
+            if (match := pattern.fullmatch(path)) is not None:
+                return view, match.groupdict()
+        return None
+
+    def is_watched(self) -> bool:
+        """See `gunicorn_whole.App`."""
         app = self._app
         return bool(
             app.before_request_funcs
@@ -182,17 +195,11 @@ class _View:
         except CallerLeft:  # which Flask would take for a failure
             return _Nothing()
 
-    def turn_away(self, environ: WSGIEnvironment, path: str, path_params: Mapping[str, str]) -> HttpReply:
-        """For a prediction for which there was no room. Raises NeedsThread for all else."""
-        route = self.methods_of_path.get(environ["REQUEST_METHOD"])
-        if route is None or not route.needs_room:
-            raise NeedsThread
-        http, refused = self._admit(environ, path, path_params)
-        return refused or self._api.refuse(http, Overloaded("there was no room when it came"))
-
     def answer(self, environ: WSGIEnvironment, path: str, path_params: Mapping[str, str]) -> HttpReply | Streamed:
         """Raises CallerLeft."""
-        http, refused = self._admit(environ, path, path_params)
+        http = _request(environ, path, path_params)
+        place(http, self.methods_of_path)
+        refused = _misframed(self._api, http, environ) or self._api.admit(self.methods_of_path, http)
         if refused is not None:
             return refused
         if http.method in ("GET", "HEAD", "OPTIONS") and not _has_body(environ):
@@ -208,14 +215,6 @@ class _View:
             return self._read(environ, http) or self._answer(http, environ)
         finally:
             self._seats.give(taken_at)
-
-    def _admit(
-        self, environ: WSGIEnvironment, path: str, path_params: Mapping[str, str]
-    ) -> tuple[HttpRequest, HttpReply | None]:
-        """The request, and its reply where that needs nothing of its body."""
-        http = _request(environ, path, path_params)
-        place(http, self.methods_of_path)
-        return http, _misframed(self._api, http, environ) or self._api.admit(self.methods_of_path, http)
 
     def _read(self, environ: WSGIEnvironment, http: HttpRequest) -> HttpReply | None:
         """Takes the body; a reply where there is none."""

@@ -52,11 +52,9 @@ class Connection(TConn):  # type: ignore[misc]
         limits = worker.limits
         self.parser = Parser(worker.cfg, accepted, client, limits)
         self.data_ready = True  # when a thread gets it
-        self.is_turned_away = False  # its request is answered without a thread
         self.received = bytearray()
         self._limit = limits.max_url_bytes + limits.max_headers_bytes
         self._headers_end = -1
-        self._is_small = False
         self._wanted = 0  # bytes of headers and body, once they are known
 
     def close(self, graceful: bool = False) -> None:
@@ -71,9 +69,9 @@ class Connection(TConn):  # type: ignore[misc]
         return self._headers_end >= 0
 
     @property
-    def is_small_post(self) -> bool:
-        """Whether `received` holds all of a request that may ask for a prediction, of which nothing is left to read."""
-        return self._is_small and self.received.startswith(b"POST ")
+    def peer(self) -> str:
+        """The address of the other end; empty where it has none."""
+        return self.client if isinstance(self.client, str) else str(self.client[0])
 
     def receive(self) -> Progress:
         """Raises HeadersTooLarge and UnreadableRequest where it makes no sense to read on."""
@@ -84,7 +82,6 @@ class Connection(TConn):  # type: ignore[misc]
         except OSError:
             return Progress.CLOSED
         if not data:  # the app says what is missing
-            self._is_small = False
             return Progress.READY if self.has_headers else Progress.CLOSED
         self.received += data
         if not self.has_headers:
@@ -97,6 +94,10 @@ class Connection(TConn):  # type: ignore[misc]
     def hand_over(self) -> None:
         """To the parser, which decides what the bytes mean."""
         self.parser.unreader.unread(bytes(self.received))
+        self.clear()
+
+    def clear(self) -> None:
+        """For the next request."""
         self.received.clear()
         self._headers_end = -1
 
@@ -113,10 +114,8 @@ class Connection(TConn):  # type: ignore[misc]
         """How much to wait for; nothing where the length is unknown, large, or the caller waits itself."""
         end = self._headers_end + 2
         length = _LENGTH.search(self.received, 0, end)
-        self._is_small = False
         if length is None or int(length[1]) > SMALL_BODY_BYTES or _EXPECTS.search(self.received, 0, end):
             return 0
-        self._is_small = True
         return int(length[1])
 
 
@@ -125,16 +124,8 @@ class Parser(parser.RequestParser):  # type: ignore[misc]
         super().__init__(cfg, source, address)
         self.unreader = Unreader(source, limits.write_timeout_s)
         self._limits = limits
-        self._is_given_again = False
-
-    def give_again(self) -> None:
-        """The next request is the last one, which nobody has answered."""
-        self._is_given_again = True
 
     def __next__(self) -> Any:
-        if self._is_given_again:
-            self._is_given_again = False
-            return self.mesg
         self.unreader.expect("head", self._limits.headers_timeout_s)
         message = super().__next__()
         self.unreader.expect("body", self._limits.body_timeout_s)

@@ -13,7 +13,6 @@ import selectors
 import socket
 import time
 from collections import OrderedDict
-from concurrent.futures import Future
 from functools import partial
 from typing import Any, Final
 
@@ -29,12 +28,13 @@ from service.core.errors import (
     TargetTooLong,
     UnreadableRequest,
 )
+from service.core.futures import Done
 from service.entrypoints.drain import DRAIN
+from service.entrypoints.flask_waiting import has_left
 from service.entrypoints.gunicorn_connections import READ_BYTES, Connection, Progress
 from service.entrypoints.gunicorn_replies import telling, whole
 from service.entrypoints.limits import HttpLimits
 from service.entrypoints.refusals import refuse
-from service.entrypoints.seats import TURN_AWAY, NeedsThread
 
 # What is left of a refused body may still come for so long, so that the connection can be used again.
 UNREAD_S: Final = 0.5
@@ -99,11 +99,7 @@ def _meaning(exc: BaseException) -> BaseException:
 
 
 class ThreadWorker(_Mended, gthread.ThreadWorker):  # type: ignore[misc]
-    """A loop that reads requests, and threads that answer them.
-
-    What is turned away because the queue is full, the loop answers itself: to hand it to a thread and back takes twice
-    as long as the refusal, and is what a server that has too much to do has no time for.
-    """
+    """A loop that reads requests and answers those that came whole, and threads that answer all others."""
 
     limits: HttpLimits
 
@@ -118,8 +114,10 @@ class ThreadWorker(_Mended, gthread.ThreadWorker):  # type: ignore[misc]
         self._leaving: OrderedDict[Connection, float] = OrderedDict()
 
     def load_wsgi(self) -> None:
+        from service.entrypoints.gunicorn_whole import WholeRequests  # only now: gevent wants to be there first
+
         super().load_wsgi()
-        self._turns_away = self.app.wsgi().extensions["tandem"].tandem.turns_away
+        self._whole = WholeRequests(self, self.app.wsgi().wsgi_app)
 
     def accept(self, listener: socket.socket) -> None:
         try:
@@ -194,17 +192,16 @@ class ThreadWorker(_Mended, gthread.ThreadWorker):  # type: ignore[misc]
         util.close(conn.sock)
 
     def handle_request(self, req: Any, conn: Connection) -> Any:
-        if conn.is_turned_away:
-            setattr(req.body, TURN_AWAY, True)
-            conn.sock.setblocking(False)  # the loop waits for nobody
         try:
             return super().handle_request(req, conn)
-        except (TimeoutError, BlockingIOError):
-            waited_s = 0.0 if conn.is_turned_away else self.limits.write_timeout_s
-            self.log.info("an answer was not taken within %g s", waited_s)
-            with contextlib.suppress(OSError):
-                conn.sock.shutdown(socket.SHUT_RD)  # `linger` then takes the caller's side for closed
+        except TimeoutError:
+            self._not_taken(conn)
             raise StopIteration from None  # gunicorn's word for closing the connection
+
+    def _not_taken(self, conn: Connection) -> None:
+        self.log.info("an answer was not taken within %g s", self.limits.write_timeout_s)
+        with contextlib.suppress(OSError):
+            conn.sock.shutdown(socket.SHUT_RD)  # `linger` then takes the caller's side for closed
 
     def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
         """As gunicorn's own, which waits on the thread for five seconds for a body that was refused unread."""
@@ -235,27 +232,73 @@ class ThreadWorker(_Mended, gthread.ThreadWorker):  # type: ignore[misc]
             self._drop(conn, error)
             return True
         if progress is Progress.READY:
-            conn.is_turned_away = conn.is_small_post and self._turns_away()
             self._forget(conn)
-            conn.hand_over()
-            if not (conn.is_turned_away and self._turn_away(conn)):
+            if not self._whole.take(conn):
+                conn.hand_over()
                 self.enqueue_req(conn)
         elif progress is Progress.CLOSED:
             self._drop(conn, None)
         return progress is not Progress.READING
 
-    def _turn_away(self, conn: Connection) -> bool:
-        """Whether it has its answer, and needs no thread."""
-        done: Future[Any] = Future()
+    # Of requests that came whole.
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        for key, _ in self.poller.select(self._whole.wait_s(timeout)):
+            if self._is_awaited(key):
+                key.data(key.fileobj)
+        self._whole.end_turn()
+
+    def _is_awaited(self, key: selectors.SelectorKey) -> bool:
+        """Whether what came is still waited for: an earlier event of this turn may have ended its connection."""
         try:
-            done.set_result(self.handle(conn))
-        except NeedsThread:
-            conn.parser.give_again()
+            return self.poller.get_key(key.fileobj) is key
+        except (KeyError, ValueError):
             return False
-        finally:
-            conn.is_turned_away = False
-        self.finish_request(conn, done)
-        return True
+
+    @property
+    def keeps_alive(self) -> bool:
+        """Whether a connection outlives its answer, as gunicorn has it."""
+        return bool(self.alive) and len(self.keepalived_conns) < self.max_keepalived
+
+    def write(self, conn: Connection, answer: bytes, *, keep_alive: bool) -> None:
+        """The loop waits for nobody: what is not taken at once is written by a thread."""
+        try:
+            sent = conn.sock.send(answer)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._close(conn, None)
+            return
+        if sent == len(answer):
+            self.finish_request(conn, Done(keep_alive))
+        else:
+            rest = self.tpool.submit(self._write_rest, conn, answer[sent:], keep_alive)
+            rest.add_done_callback(partial(self.method_queue.defer, self.finish_request, conn))
+
+    def _write_rest(self, conn: Connection, rest: bytes, keep_alive: bool) -> bool:
+        conn.sock.settimeout(self.limits.write_timeout_s)
+        try:
+            conn.sock.sendall(rest)
+        except TimeoutError:
+            self._not_taken(conn)
+            return False
+        except OSError:  # the caller has left
+            return False
+        return keep_alive
+
+    def watch(self, conn: Connection) -> None:
+        """While its answer is computed: does the caller leave?"""
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_impatient, conn))
+
+    def unwatch(self, conn: Connection) -> None:
+        with contextlib.suppress(KeyError):  # what came was the next request
+            self.poller.unregister(conn.sock)
+
+    def _on_impatient(self, conn: Connection, _: socket.socket) -> None:
+        self.poller.unregister(conn.sock)
+        if has_left(conn.sock):
+            self._whole.leave(conn)
+            self._close(conn, None)
 
     def _make_room(self) -> None:
         """For a new connection, by closing the one that has said nothing for longest."""

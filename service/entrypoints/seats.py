@@ -17,14 +17,6 @@ WAIT_S: Final = 0.01
 # Seats were held as long as the last handful of requests held them.
 LEARNS: Final = 0.1
 
-# Under this name a server tells the app, on the body of a request, that its own loop asks, which waits for nothing: the
-# request is to be turned away as there is no room, or to come again on a thread.
-TURN_AWAY: Final = "tandem_turn_away"
-
-
-class NeedsThread(BaseException):
-    """Nothing was done yet. No Exception, as frameworks and servers answer those."""
-
 
 class Seats:
     """Safe to call from any thread.

@@ -1,4 +1,4 @@
-"""HTTP under uvicorn, of requests that come whole: what `fastapi_whole.py` answers is read and written here.
+"""HTTP under uvicorn, of requests that come whole: what `whole.py` answers is read and written here.
 
 What of a request is not in the packet that its head ended in goes uvicorn's own way, as does whatever else is unusual.
 """
@@ -15,9 +15,9 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from service.entrypoints.fastapi_turns import LONG_BYTES
 from service.entrypoints.fastapi_waiting import wait_for
-from service.entrypoints.fastapi_whole import Destination, Whole
+from service.entrypoints.turns import LONG_BYTES
+from service.entrypoints.whole import Destination, Whole
 from service.protocols.http import HttpReply, HttpRequest, Reply
 
 _CLOSE: Final = "close"

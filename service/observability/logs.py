@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import logging
 import os
@@ -10,12 +9,14 @@ import re
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 import orjson
 import structlog
 
+from service.core.loop import Turning
 from service.observability.lines import Lines, standard_error
 
 LogFormat = Literal["json", "console"]
@@ -39,8 +40,8 @@ _direct: logging.StreamHandler[Any] | None = None
 _waiting: Final[deque[str]] = deque()
 _writes = threading.Lock()  # held by who writes what waits
 _lines: Lines | None = None
-# The web server's: what is logged on it is written at the end of its turn.
-_loop: asyncio.AbstractEventLoop | None = None
+# The web server's loop, on its own thread: what is logged there is written at the end of its turn.
+_here: Callable[[], Turning | None] | None = None
 
 
 def configure_logs(log_format: LogFormat, level: str) -> None:
@@ -92,10 +93,10 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
     logging.captureWarnings(True)
 
 
-def write_by_turns(loop: asyncio.AbstractEventLoop) -> None:
-    """From now on, lines of requests that are logged on `loop` are written together at the end of its turn."""
-    global _loop
-    _loop = loop
+def write_by_turns(here: Callable[[], Turning | None]) -> None:
+    """From now on, lines of requests are written together at the end of a turn where `here` knows a loop."""
+    global _here
+    _here = here
 
 
 def dropped_lines() -> int:
@@ -181,8 +182,8 @@ def _write(handler: logging.StreamHandler[Any], fields: dict[str, Any]) -> bool:
     if not line.isascii():  # the processors escape what readers of lines might take for the end of one
         return False
     _waiting.append(line)
-    loop = asyncio._get_running_loop()
-    if loop is None or loop is not _loop:
+    loop = _here() if _here is not None else None
+    if loop is None:
         _write_waiting(handler)
     elif len(_waiting) == 1:  # else somebody will take it along
         loop.call_soon(_write_waiting, handler)  # all lines of one turn of the loop at once

@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator, Coroutine, Iterator
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from service.core.loop import Turning
+
 T = TypeVar("T")
 
 
@@ -22,6 +24,8 @@ class EventLoop:
         """For a forked child: the thread is the parent's."""
         self._lock = threading.Lock()
         self._adopted: asyncio.AbstractEventLoop | None = None
+        self._turning: Turning | None = None
+        self._turning_on = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
@@ -29,11 +33,17 @@ class EventLoop:
         """From now on `loop` is the one; to be called before any work is given."""
         self._loop = self._adopted = loop
 
-    def here(self) -> asyncio.AbstractEventLoop | None:
+    def reads(self, turning: Turning) -> None:
+        """From now on `turning`, which is no event loop, is what reads requests on the calling thread."""
+        self._turning, self._turning_on = turning, threading.get_ident()
+
+    def here(self) -> Turning | None:
         """The web server's loop, where it is what runs on this thread.
 
         Never ours: under gevent, whose threads are one, Python takes any loop that waits there for the one that runs.
         """
+        if self._turning is not None:
+            return self._turning if threading.get_ident() == self._turning_on else None
         return self._adopted if asyncio._get_running_loop() is self._adopted else None
 
     def run(self, work: Coroutine[Any, Any, T]) -> Future[T]:

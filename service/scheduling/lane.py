@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import threading
 import time
@@ -15,6 +14,7 @@ from service.core.contracts import Engine
 from service.core.deadline import NEVER, Deadline
 from service.core.errors import CannotAnswer, DeadlinePassed, Unavailable
 from service.core.futures import Done
+from service.core.loop import Turning
 from service.core.messages import InferRequest
 from service.core.table import Table
 from service.scheduling.admission import Admission
@@ -46,7 +46,7 @@ QUEUE_BYTES: Final = 256 * 1024 * 1024
 class Lane:
     """Runs the calls of one engine, `width` at a time. Safe to call from any thread.
 
-    No delay is ever added: an idle lane begins at once, and on an event loop at the end of the turn, when all
+    No delay is ever added: an idle lane begins at once, and on a loop of a web server at the end of the turn, when all
     that came with it is there. While it is busy, requests collect, and whoever is free next takes the oldest and
     with it all others that ask for the same outputs with rows of the same kind, up to a number of rows. A batch
     that fails is asked again in halves, so that a request that no engine can stand fails alone.
@@ -64,7 +64,7 @@ class Lane:
         merges: the engine's answer for a row does not depend on the others, so that requests may be computed
             together, and one of many rows in slices.
         clock: seconds, of the deadlines.
-        loop_here: the event loop that the calling thread runs, if it does.
+        loop_here: what reads requests by turns on the calling thread, if anything does.
         observer: is told of what is computed together.
     """
 
@@ -81,7 +81,7 @@ class Lane:
         merges: bool = False,
         clock: Callable[[], float] = time.monotonic,
         observer: Observer = NOBODY,
-        loop_here: Callable[[], asyncio.AbstractEventLoop | None] = lambda: None,
+        loop_here: Callable[[], Turning | None] = lambda: None,
     ) -> None:
         self.calls = 0
         self.rows = 0
@@ -134,10 +134,10 @@ class Lane:
         return answer or self._enqueue(Waiting(request, deadline, rows), seconds)
 
     def _gather(self, request: InferRequest, deadline: Deadline, rows: int) -> Future[Answer] | None:
-        """On an event loop: a future of the answer, which is computed at the end of this turn of the loop.
+        """On a loop: a future of the answer, which is computed at the end of this turn of it.
 
-        So all short requests that were there when the turn began are computed together. None where this is no event
-        loop, or the lane is busy.
+        So all short requests that were there when the turn began are computed together. None where this is no loop, or
+        the lane is busy.
         """
         if not self._merges or (loop := self._loop_here()) is None:
             return None

@@ -71,7 +71,8 @@ class SlowTandem:
     def answer_at_last(self) -> None:
         """The model is done, long after everybody has gone."""
         for answer in self.server.answers:
-            answer.set_exception(RuntimeError("too late to matter"))
+            if not answer.done():
+                answer.set_exception(RuntimeError("too late to matter"))
 
     def _record(self, http: HttpRequest, reply: HttpReply, seconds: float, error: BaseException | None) -> None:
         self.recorded.append((http.request_id, reply.status))

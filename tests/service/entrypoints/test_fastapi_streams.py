@@ -13,8 +13,8 @@ import pytest
 from service.core.errors import NotReceived, Unavailable
 from service.core.futures import Done
 from service.entrypoints.fastapi_app import _Endpoint
-from service.entrypoints.fastapi_turns import Turns
 from service.entrypoints.limits import IN_PIECES
+from service.entrypoints.turns import Turns
 from service.protocols.columnar.arrow import decode_table
 from service.protocols.http import DuplexReply
 from service.protocols.streaming import arrow
@@ -77,7 +77,9 @@ class Caller:
             "http_version": "1.1", "extensions": {IN_PIECES: self._count},
         }  # fmt: skip
         async with asyncio.timeout(20):
-            await _Endpoint(streams.api, streams.paths["/s"], Turns())(scope, self.receive, self.send)
+            await _Endpoint(streams.api, streams.paths["/s"], Turns(asyncio.get_running_loop))(
+                scope, self.receive, self.send
+            )
 
 
 @pytest.mark.anyio

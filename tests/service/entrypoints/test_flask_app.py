@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import json
 import socket
 import subprocess
@@ -18,8 +17,6 @@ from werkzeug.test import EnvironBuilder
 
 from service.entrypoints import flask_app
 from service.entrypoints.flask_app import TandemExtension, create_app, create_blueprint
-from service.entrypoints.seats import TURN_AWAY, NeedsThread
-from service.scheduling.admission import Admission
 from service.settings import Settings
 from tests.conformance.servers import eventually
 from tests.service.entrypoints.slow import SlowTandem
@@ -110,62 +107,6 @@ def test_threads_that_may_wait_for_models_are_counted() -> None:
     assert (refused.status_code, refused.headers["retry-after"], alive.status_code) == (503, "1", 200)
     assert refused.get_json()["detail"] == "every thread that may wait for predictions does"
     assert again.status_code == 504  # there is a seat again
-
-
-class TurnedAway(io.BytesIO):
-    """The body of a request that the loop of a server asks, as there is no room."""
-
-
-setattr(TurnedAway, TURN_AWAY, True)
-
-
-def _turn_away(app: Flask, path: str, method: str = "POST") -> tuple[str, dict[str, Any]]:
-    """Status and body of the reply. Raises what the app raises."""
-    statuses: list[str] = []
-    environ = EnvironBuilder(path=path, method=method, data=b"{}").get_environ()
-    reply = app({**environ, "wsgi.input": TurnedAway(b"{}")}, lambda status, headers: statuses.append(status))
-    return statuses[0], json.loads(b"".join(reply))
-
-
-def test_what_there_is_no_room_for_is_turned_away_without_a_thread(
-    models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    app = create_app(Settings(models=models))
-    with client_of(app):
-        monkeypatch.setattr(Admission, "is_full", True)
-        full = _turn_away(app, "/predict")
-        monkeypatch.setattr(Admission, "is_full", False)
-        was_full = _turn_away(app, "/models/sums/predict")
-        nowhere = _turn_away(app, "//predict")
-
-    assert (full[0], full[1]["detail"]) == (
-        "503 Service Unavailable",
-        "0 rows (0 bytes) wait already, and 100000 (268435456) may",
-    )
-    assert (was_full[0], was_full[1]["detail"]) == ("503 Service Unavailable", "there was no room when it came")
-    assert nowhere[0] == "404 Not Found"
-
-
-@pytest.mark.parametrize(
-    ("path", "method"),
-    [
-        pytest.param("/models/sums/predict/stream", "POST", id="a stream"),
-        pytest.param("/v2/repository/models/sums/unload", "POST", id="not for predictions"),
-        pytest.param("/nowhere", "POST", id="nowhere"),
-        pytest.param("/health/ready", "GET", id="health"),
-    ],
-)
-def test_all_else_needs_a_thread(models: Path, path: str, method: str) -> None:
-    app = create_app(Settings(models=models))
-    with client_of(app), pytest.raises(NeedsThread):
-        _turn_away(app, path, method)
-
-
-def test_an_app_with_hooks_needs_a_thread(models: Path) -> None:
-    app = create_app(Settings(models=models))
-    _hook(app, [])
-    with client_of(app), pytest.raises(NeedsThread):
-        _turn_away(app, "/predict")
 
 
 @pytest.mark.parametrize(("has_hook", "error"), [(False, ConnectionResetError), (True, StopIteration)])

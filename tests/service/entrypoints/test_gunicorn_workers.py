@@ -26,7 +26,6 @@ from service.entrypoints import gunicorn_connections
 from service.entrypoints.gunicorn_connections import SMALL_BODY_BYTES, Connection, Progress
 from service.entrypoints.gunicorn_workers import _meaning, worker_of
 from service.entrypoints.limits import IN_PIECES, HttpLimits
-from service.entrypoints.seats import TURN_AWAY, NeedsThread
 
 LIMITS = HttpLimits(
     headers_timeout_s=5,
@@ -231,88 +230,6 @@ def test_workers_are_gunicorns_own_but_for_what_is_mended(name: str, base: type[
 
     assert issubclass(worker, base)
     assert worker.handle_error is not base.handle_error
-
-
-@pytest.mark.parametrize(
-    ("sent", "is_small_post"),
-    [
-        pytest.param(START + b"Content-Length: 2\r\n\r\n{}", True, id="all of it"),
-        pytest.param(START + b"Content-Length: 70000\r\n\r\n{}", False, id="a large body"),
-        pytest.param(START + b"Transfer-Encoding: chunked\r\n\r\n", False, id="chunks"),
-        pytest.param(START + b"\r\n", False, id="no body"),
-        pytest.param(b"GET / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}", False, id="no POST"),
-    ],
-)
-def test_what_may_be_turned_away_by_the_loop(
-    pair: tuple[socket.socket, Connection], sent: bytes, is_small_post: bool
-) -> None:
-    client, connection = pair
-    client.sendall(sent)
-
-    assert connection.receive() is Progress.READY
-    assert connection.is_small_post is is_small_post
-
-
-def test_a_body_that_broke_off_is_not_turned_away(pair: tuple[socket.socket, Connection]) -> None:
-    client, connection = pair
-    client.sendall(START + b"Content-Length: 2\r\n\r\n{")
-    connection.receive()
-    client.shutdown(socket.SHUT_WR)
-
-    assert connection.receive() is Progress.READY
-    assert not connection.is_small_post
-
-
-class Loop:
-    """A worker with threads whose loop is the test. `app` is what answers, called with the body of a request."""
-
-    def __init__(self, app: Any, *, is_full: bool) -> None:
-        self.worker: Any = object.__new__(worker_of("gthread", LIMITS))
-        self.worker._turns_away = lambda: is_full
-        self.worker._heads, self.worker._bodies = {}, {}
-        self.worker.handle = self._handle
-        self.worker.finish_request = lambda conn, done: self.answered.append(done.result())
-        self.worker.enqueue_req = lambda conn: self.for_threads.append(next(conn.parser).body.read())
-        self._app = app
-        self.answered: list[Any] = []
-        self.for_threads: list[bytes] = []
-
-    def _handle(self, connection: Connection) -> Any:
-        request = next(connection.parser)
-        setattr(request.body, TURN_AWAY, connection.is_turned_away)
-        return self._app(request.body)
-
-
-def test_where_there_is_no_room_the_loop_answers_itself(pair: tuple[socket.socket, Connection]) -> None:
-    client, connection = pair
-    client.sendall(START + b"Content-Length: 2\r\n\r\n{}")
-    loop = Loop(lambda body: getattr(body, TURN_AWAY), is_full=True)
-
-    assert loop.worker._advance(connection)
-
-    assert (loop.answered, loop.for_threads) == ([True], [])
-    assert not connection.is_turned_away
-
-
-def _needs_thread(body: Any) -> Any:
-    raise NeedsThread
-
-
-@pytest.mark.parametrize(
-    ("app", "is_full"),
-    [
-        pytest.param(_needs_thread, True, id="the app needs one"),
-        pytest.param(lambda body: pytest.fail("asked"), False, id="there is room"),
-    ],
-)
-def test_what_needs_a_thread_gets_one(pair: tuple[socket.socket, Connection], app: Any, is_full: bool) -> None:
-    client, connection = pair
-    client.sendall(START + b"Content-Length: 2\r\n\r\n{}")
-    loop = Loop(app, is_full=is_full)
-
-    assert loop.worker._advance(connection)
-
-    assert (loop.answered, loop.for_threads) == ([], [b"{}"])
 
 
 def test_the_arbiter_is_told_now_and_then_that_a_worker_lives(monkeypatch: pytest.MonkeyPatch) -> None:

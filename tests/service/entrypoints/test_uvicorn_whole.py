@@ -19,9 +19,9 @@ from uvicorn.server import ServerState
 
 from service.core.errors import Overloaded
 from service.entrypoints.fastapi_app import create_app
-from service.entrypoints.fastapi_turns import LONG_BYTES, Turns
-from service.entrypoints.fastapi_whole import Whole
+from service.entrypoints.turns import LONG_BYTES, Turns
 from service.entrypoints.uvicorn_protocol import Protocol, Protocols
+from service.entrypoints.whole import Whole
 from service.protocols.route import Route
 from service.settings import Settings
 from tests.service.entrypoints.slow import SlowTandem
@@ -187,7 +187,7 @@ async def test_nothing_is_written_behind_the_last_answer(models: Path) -> None:
 
 @pytest.fixture
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.entrypoints.fastapi_app.Turns", lambda: Turns(turn_s=0))
+    monkeypatch.setattr("service.entrypoints.fastapi_app.Turns", lambda here: Turns(here, turn_s=0))
 
 
 def long_post() -> bytes:
@@ -302,7 +302,7 @@ class Slow:
 
     def __init__(self, timeout_s: float = 60) -> None:
         self.tandem = SlowTandem(timeout_s=timeout_s)
-        self.whole = Whole(self.tandem.api, self._find, Turns())
+        self.whole = Whole(self.tandem.api, self._find, Turns(asyncio.get_running_loop))
         self.long_way = 0
 
     def _find(self, path: str) -> tuple[Mapping[str, Route], Mapping[str, str]] | None:

@@ -97,7 +97,8 @@ def test_lines_of_one_turn_of_an_event_loop_are_written_at_its_end(logs: Callabl
     configure_logs("json", "info")
 
     async def turn() -> tuple[str, str]:
-        write_by_turns(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        write_by_turns(lambda: loop if asyncio._get_running_loop() is loop else None)
         _access(request_id="one")
         _access(request_id="two")
         before = logs()
@@ -126,7 +127,7 @@ import asyncio
 from service.observability.logs import configure_logs, log_access, write_by_turns
 configure_logs("json", "info")
 async def turn():
-    write_by_turns(loop)
+    write_by_turns(lambda: loop)
     log_access(method="GET", path="/", status=200, ms=1.0, request_id="last", error=None)
     asyncio.get_running_loop().stop()
 loop = asyncio.new_event_loop()

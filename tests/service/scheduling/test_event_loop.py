@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import CancelledError
 from typing import Any
 
 import pytest
 
+from service.core.loop import Turning
 from service.scheduling.event_loop import EventLoop
 
 
@@ -127,18 +128,36 @@ def test_child_that_was_forked_begins_anew(loop: EventLoop) -> None:
 
 
 def test_only_the_loop_of_the_web_server_is_here_and_only_while_it_runs(loop: EventLoop) -> None:
-    async def look() -> asyncio.AbstractEventLoop | None:
+    async def look() -> Turning | None:
         return loop.here()
 
     assert loop.here() is None
     assert loop.run(look()).result() is None  # a loop of our own
     loop.stop()
 
-    async def serve() -> asyncio.AbstractEventLoop | None:
+    async def serve() -> Turning | None:
         assert loop.here() is None
         loop.adopt(asyncio.get_running_loop())
         assert await asyncio.to_thread(loop.here) is None
         return loop.here()
 
     assert asyncio.run(serve()) is not None
+    assert loop.here() is None
+
+
+def test_what_reads_by_turns_is_here_on_its_thread_only(loop: EventLoop) -> None:
+    class Reader:
+        def call_soon(self, call: Callable[..., object], *arguments: Any) -> None: ...
+
+    reader = Reader()
+    elsewhere: list[Turning | None] = []
+
+    loop.reads(reader)
+    thread = threading.Thread(target=lambda: elsewhere.append(loop.here()))
+    thread.start()
+    thread.join()
+
+    assert loop.here() is reader
+    assert elsewhere == [None]
+    loop.forget()
     assert loop.here() is None

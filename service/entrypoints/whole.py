@@ -1,8 +1,9 @@
-"""Requests that came whole, head and body in one piece: answered without a scope, a task or a message.
+"""Requests that came whole, head and body in one piece: answered past ASGI and WSGI, by the loop that read them.
 
-That is what nearly all predictions are, and what ASGI passes them through takes a third of the time of a short one. Who
-asks for health is answered a turn of the event loop sooner. So our own protocol under uvicorn (`uvicorn_protocol.py`)
-asks here first. Whatever is unusual goes the long way, and gets the same answer there.
+That is what nearly all predictions are. What ASGI passes them through takes a third of the time of a short one, and the
+way to a thread and back, which WSGI needs, takes more than that one. So our own connections under uvicorn
+(`uvicorn_whole.py`) and under gunicorn's threads (`gunicorn_whole.py`) ask here first. Whatever is unusual goes the
+long way, and gets the same answer there.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
-from service.entrypoints.fastapi_turns import Turns
 from service.entrypoints.limits import LARGE_BYTES
+from service.entrypoints.turns import Turns
 from service.protocols.api import Api, request_id
 from service.protocols.http import HttpRequest, Reply, parse_query
 from service.protocols.route import Route, route_of
@@ -33,7 +34,7 @@ _PLAIN: Final = re.compile(rb"(/[A-Za-z0-9/._~:@!$&'()*+,;=-]*)(?:\?([^#]*))?")
 # Fields that change how the body is read, or what is spoken next.
 _UNUSUAL: Final = frozenset({"content-encoding", "expect", "transfer-encoding", "upgrade"})
 
-# The methods by uvicorn's name.
+# The methods, as they are written in a request.
 _METHODS: Final = {b"GET": "GET", b"POST": "POST"}
 
 

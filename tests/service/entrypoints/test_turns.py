@@ -1,4 +1,4 @@
-"""Whose turn it is on the event loop; that health is asked in between is shown in `test_uvicorn_whole.py`."""
+"""Whose turn it is on a loop; that health is asked in between is shown in `test_uvicorn_whole.py`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from service.entrypoints.fastapi_turns import Turns
+from service.entrypoints.turns import Turns
 
 pytestmark = pytest.mark.anyio
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 def ticking(turn: int) -> Turns:
     """Turns of so many pieces of work."""
     clock = count()
-    return Turns(turn_s=turn, clock=lambda: float(next(clock)))
+    return Turns(asyncio.get_running_loop, turn_s=turn, clock=lambda: float(next(clock)))
 
 
 async def test_work_is_done_in_order_some_of_it_each_turn() -> None:

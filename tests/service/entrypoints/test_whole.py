@@ -1,13 +1,14 @@
-"""Where a target leads; what is answered there is in `test_uvicorn_whole.py`, and on servers in `tests/faults`."""
+"""Where a target leads. What is answered there is in `test_uvicorn_whole.py` and `test_gunicorn_whole.py`."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 import pytest
 
-from service.entrypoints.fastapi_turns import Turns
-from service.entrypoints.fastapi_whole import Whole, headers_of
+from service.entrypoints.turns import Turns
+from service.entrypoints.whole import Whole, headers_of
 from service.protocols.route import Route
 from tests.service.entrypoints.slow import SlowTandem
 
@@ -23,7 +24,7 @@ def whole() -> Whole:
             template, params = f"/models/{{name}}/{rest}", {"name": name}
         return (tandem.paths[template], params) if template in tandem.paths else None
 
-    return Whole(tandem.api, find, Turns())
+    return Whole(tandem.api, find, Turns(asyncio.get_running_loop))
 
 
 def test_a_target_is_taken_apart(whole: Whole) -> None:
