@@ -71,7 +71,7 @@ bench-peers: $(STAMP) ## other model servers, each in an environment of its own 
 	$(BIN)/python -m benchmarks.peers --cache $(CACHE) --install
 
 constraints: ## pin every dependency anew (needs uv)
-	uv pip compile pyproject.toml --extra train --extra gunicorn --extra arrow --extra grpc --extra jwt --extra redis --extra skops --group dev --universal --python-version 3.11 --generate-hashes \
+	uv pip compile pyproject.toml --extra train --extra gevent --extra arrow --extra grpc --extra jwt --extra redis --extra skops --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-annotate --no-header --upgrade -o constraints.txt
 
 clean: ## remove .venv and caches; models stay

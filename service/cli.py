@@ -62,7 +62,7 @@ def tandem() -> None:
 @click.option(
     "--server",
     type=click.Choice([server for servers in SERVERS.values() for server in servers]),
-    help="Web server.  [default: uvicorn under FastAPI, granian under Flask]",
+    help="Web server.  [default: uvicorn under FastAPI, gunicorn under Flask, or granian where it does not run]",
 )
 @click.option(
     "--worker-class",

@@ -31,8 +31,11 @@ from service.repository.signing import read_trusted_keys
 from service.repository.sources import BareFile, Found, source_in
 from service.settings import Settings
 
-# The web servers of each framework, the first of them by default.
-SERVERS: Final = {"fastapi": ("uvicorn",), "flask": ("granian", "gunicorn")}
+# The web servers of each framework, the first of them by default. gunicorn forks, which not every system does.
+SERVERS: Final = {
+    "fastapi": ("uvicorn",),
+    "flask": ("gunicorn", "granian") if hasattr(os, "fork") else ("granian",),
+}
 
 # A URL as it looks once it was taken for a path, which has no empty parts.
 _URL: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/+(?P<rest>.+)")
@@ -72,7 +75,8 @@ def check_server(framework: str, server: str, worker_class: str) -> None:
     needed = [server, *(["gevent"] if (server, worker_class) == ("gunicorn", "gevent") else [])]
     for package in needed:
         if find_spec(package) is None:
-            raise CannotStart(f"{package} is not installed: pip install 'tandem-serving[gunicorn]'")
+            extra = "'tandem-serving[gevent]'" if package == "gevent" else package
+            raise CannotStart(f"{package} is not installed: pip install {extra}")
 
 
 def check_startable(settings: Settings, binding: Binding, *, is_container: bool = False) -> None:

@@ -177,8 +177,8 @@ def test_bare_file_of_another_user_is_refused(
     ("arguments", "server"),
     [
         pytest.param([], "run_uvicorn", id="fastapi"),
-        pytest.param(["--framework", "flask"], "run_granian", id="flask"),
-        pytest.param(["--framework", "flask", "--server", "gunicorn"], "run_gunicorn", id="flask under gunicorn"),
+        pytest.param(["--framework", "flask"], "run_gunicorn", id="flask"),
+        pytest.param(["--framework", "flask", "--server", "granian"], "run_granian", id="flask under Granian"),
     ],
 )
 def test_serve_starts_the_server_that_was_chosen(
@@ -358,7 +358,7 @@ def test_version_is_told() -> None:
         pytest.param(["--server", "granian"], "fastapi is served by uvicorn, not by granian", id="not under FastAPI"),
         pytest.param(
             ["--framework", "flask", "--server", "uvicorn"],
-            "flask is served by granian or gunicorn",
+            "flask is served by gunicorn or granian",
             id="not under Flask",
         ),
     ],

@@ -42,8 +42,15 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_server_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.preflight.find_spec", lambda name: None if name == "gevent" else object())
 
-    with pytest.raises(CannotStart, match=r"gevent is not installed: pip install 'tandem-serving\[gunicorn\]'"):
+    with pytest.raises(CannotStart, match=r"gevent is not installed: pip install 'tandem-serving\[gevent\]'"):
         check_server("flask", "gunicorn", "gevent")
+
+
+def test_a_server_that_somebody_has_removed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.preflight.find_spec", lambda name: None)
+
+    with pytest.raises(CannotStart, match="granian is not installed: pip install granian"):
+        check_server("flask", "granian", "gthread")
 
 
 @pytest.mark.parametrize("missing", ["grpc", "google", "google.protobuf"])
