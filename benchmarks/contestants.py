@@ -84,13 +84,15 @@ class Contestant:
         if self.deployment in GUNICORN:
             kind, workers = GUNICORN[self.deployment]
             options += ["--server", "gunicorn", "--worker-class", kind, "--workers", workers]
+        else:
+            options += ["--server", self.deployment]
         return [sys.executable, "-c", "from training.cli import main; main()", "serve", *options]
 
 
 # Of the naive Flask app both deployments that a ratio is given for; of Tandem its defaults.
 _MAIN: Final = (
     ("naive", "uvicorn"), ("naive", "granian"), ("naive", "gunicorn gthread"),
-    ("Tandem", "uvicorn"), ("Tandem", "granian"),
+    ("Tandem", "uvicorn"), ("Tandem", "gunicorn gthread"),
     ("echo", "uvicorn"), ("echo", "granian"),
 )  # fmt: skip
 KINDS: Final[tuple[Kind, ...]] = ("naive", "Tandem", "echo")

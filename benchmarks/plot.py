@@ -29,10 +29,10 @@ MARKS: Final = (
     (TANDEM_FASTAPI, "Tandem FastAPI, uvicorn", "#0072b2"),
     (NAIVE_FLASK, "naive Flask, gunicorn", "#9a9a9a"),
     (NAIVE_FLASK_GRANIAN, "naive Flask, Granian", "#9a9a9a"),
-    (TANDEM_FLASK, "Tandem Flask, Granian", "#d55e00"),
+    (TANDEM_FLASK, "Tandem Flask, gunicorn", "#d55e00"),
 )
 PLACES: Final = (0.0, 1.0, 2.5, 3.5, 4.5)
-# An echo of the same server is what no model server can pass: a line across its group.
+# An echo is what no app under a web server can pass: a line across its group, that of the quickest server.
 CEILINGS: Final = ((ECHO_ASGI, -0.45, 1.45), (ECHO_WSGI, 2.05, 4.95))
 
 
@@ -77,7 +77,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     machine = found["machine"]
     figure.suptitle(
         f"One core for the server, {CONNECTIONS} connections. × is against the naive app of the same framework "
-        "(Flask: under gunicorn);\nthe dotted line is a bare echo of the same web server. "
+        "(Flask: under gunicorn);\nthe dotted line is a bare echo, for Flask that of Granian. "
         f"{machine['cpu']}, Python {machine['python']}, {found['date'][:10]}",
         fontsize=9,
     )

@@ -30,8 +30,8 @@ READY_WITHIN_S: Final = 60.0
 TANDEM: Final = (sys.executable, "-c", "from training.cli import main; main()")
 SERVERS: Final = {
     "FastAPI, uvicorn": ["--framework", "fastapi"],
-    "Flask, Granian": ["--framework", "flask"],
-    "Flask, gunicorn": ["--framework", "flask", "--server", "gunicorn"],
+    "Flask, gunicorn": ["--framework", "flask"],
+    "Flask, Granian": ["--framework", "flask", "--server", "granian"],
 }
 # What a server of the same model cannot do without; it tells its memory and ends.
 FLOORS: Final = {

@@ -16,11 +16,11 @@ CONNECTIONS: Final = 64
 
 NAIVE_FASTAPI: Final = "naive FastAPI, uvicorn"
 NAIVE_FLASK: Final = "naive Flask, gunicorn gthread"  # as tutorials deploy it
-NAIVE_FLASK_GRANIAN: Final = "naive Flask, granian"  # the same server as Tandem's
+NAIVE_FLASK_GRANIAN: Final = "naive Flask, granian"  # the quickest server it may have
 TANDEM_FASTAPI: Final = "Tandem FastAPI, uvicorn"
-TANDEM_FLASK: Final = "Tandem Flask, granian"
+TANDEM_FLASK: Final = "Tandem Flask, gunicorn gthread"
 ECHO_ASGI: Final = "echo ASGI, uvicorn"
-ECHO_WSGI: Final = "echo WSGI, granian"
+ECHO_WSGI: Final = "echo WSGI, granian"  # the quickest
 
 # By work and rows: how many times the throughput of the naive app, FastAPI and Flask.
 TIMES_NAIVE: Final[Mapping[tuple[Work, int], tuple[float, float]]] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from benchmarks.contestants import CONTESTANTS, Contestant
@@ -54,6 +56,10 @@ def test_every_deployment_is_run_by_every_kind() -> None:
     assert {(c.kind, c.deployment) for c, _ in runs(plan())} == {
         (kind, deployment) for kind in ("naive", "Tandem", "echo") for deployment in (*for_flask, "uvicorn")
     }
+
+
+def test_every_contestant_runs_under_the_server_that_it_is_named_after(tmp_path: Path) -> None:
+    assert all(c.deployment.split()[0] in c.command(tmp_path, 8000) for c in CONTESTANTS)
 
 
 @pytest.mark.parametrize(
