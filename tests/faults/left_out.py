@@ -107,12 +107,10 @@ LEFT_OUT: Final[dict[str, str]] = {
     "W24": "a quota of CPU needs a control group of its own, which the tests may not make.",
     "W18": "in part: the look-ups of the upstream hang, in `tests/service/generation/test_network.py`; nothing else of the "
     "service looks a name up while it answers, but for Redis, where limits are counted in it.",
-    "B09": "in part. Three times the load for a minute, by `python -m benchmarks.overload`, one core for the server: every "
-    "request gets 200 or 503, no answer is another's, memory is bounded, and p99 of what is accepted is 1.2 (uvicorn), 1.9 "
-    "(Granian) and 2.0 (gunicorn) times that at capacity. p99 of refusals, instead of 10 ms, is 78, 202 and 30 ms in a "
-    "minute in which the machine's host took our cores again and again (6.2 ms under uvicorn and 4.6 ms under gunicorn in "
-    "other runs). In the seconds in which, and before which, it left us both, 12, 19 and 25 of the 60, it is 4.4, 6.7 and "
-    "5.1 ms.",
+    "B09": "by `python -m benchmarks.overload`, not by a test: three times the load for a minute, one core for the server. "
+    "Every request gets 200 or 503, no answer is another's, memory is bounded; p99 of what is accepted is 1.3 (uvicorn), "
+    "1.2 (Granian) and 1.3 (gunicorn) times that at capacity, of refusals 4.0, 4.5 and 4.0 ms. Where a machine's host takes "
+    "the cores away, whoever comes meanwhile waits: with 2 to 5 % of a minute taken, p99 of refusals was 30 to 202 ms.",
     "B11": "a giant waits its turn as everybody does, and is cut into slices where that makes no difference; a call of a "
     "model that cannot be cut is not interrupted: small ones wait for it, or get 503 where that is predicted to take "
     "longer than TANDEM_QUEUE_S.",
