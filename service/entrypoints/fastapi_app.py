@@ -33,7 +33,7 @@ from service.observability.logs import configure_logs, write_by_turns
 from service.observability.stray import catch_strays
 from service.protocols.api import Api, request_id
 from service.protocols.http import DuplexReply, HttpReply, HttpRequest, StreamReply, parse_query
-from service.protocols.route import Route, place, route_of
+from service.protocols.route import Paths, Route, place, route_of
 from service.settings import Settings
 
 
@@ -116,7 +116,7 @@ class _App(FastAPI):
         stack = super().build_middleware_stack()
         if self.user_middleware:
             return stack
-        return _Direct(self.state.tandem.api, self.direct, self.turns, stack, self.router.default)
+        return _Direct(self.state.tandem, self.direct, self.turns, stack, self.router.default)
 
     @property
     def whole(self) -> Whole | None:
@@ -129,14 +129,12 @@ class _Direct:
     """Looks for the path among `routes`, and leaves every other to the app."""
 
     def __init__(
-        self, api: Api, routes: Sequence[StarletteRoute], turns: Turns, others: ASGIApp, nobody: ASGIApp
+        self, tandem: Tandem, routes: Sequence[StarletteRoute], turns: Turns, others: ASGIApp, nobody: ASGIApp
     ) -> None:
-        endpoints = [(route, cast(_Endpoint, route.endpoint)) for route in routes]
-        self._plain = {route.path: endpoint for route, endpoint in endpoints if not route.param_convertors}
-        self._patterns = [(route.path_regex, endpoint) for route, endpoint in endpoints if route.param_convertors]
+        self._endpoints = Paths({route.path: cast(ASGIApp, route.endpoint) for route in routes})
         self._others = others
         self._nobody = nobody
-        self.whole = Whole(api, self._methods, turns)
+        self.whole = Whole(tandem.api, tandem.paths, turns)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         return self._endpoint(scope)(scope, receive, send)
@@ -148,22 +146,10 @@ class _Direct:
         path = scope["path"]
         if path.endswith("\n"):  # which `$`, the end of Starlette's patterns, would not see
             return self._nobody
-        if (found := self._find(path)) is None:
+        if (found := self._endpoints.find(path)) is None:
             return self._others
         endpoint, scope["path_params"] = found
         return endpoint
-
-    def _find(self, path: str) -> tuple[_Endpoint, dict[str, str]] | None:
-        if (endpoint := self._plain.get(path)) is not None:
-            return endpoint, {}
-        for pattern, endpoint in self._patterns:
-            if (match := pattern.match(path)) is not None:
-                return endpoint, match.groupdict()
-        return None
-
-    def _methods(self, path: str) -> tuple[Mapping[str, Route], Mapping[str, str]] | None:
-        found = self._find(path)
-        return None if found is None else (found[0].methods, found[1])
 
 
 class _Endpoint:

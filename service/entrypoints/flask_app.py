@@ -6,7 +6,6 @@ TandemExtension(Settings(models="models")).init_app(app, url_prefix="/ml")
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from functools import lru_cache
@@ -30,7 +29,7 @@ from service.observability.logs import configure_logs
 from service.observability.stray import catch_strays
 from service.protocols.api import Api, request_id
 from service.protocols.http import HttpReply, HttpRequest, parse_query
-from service.protocols.route import Route, place, route_of
+from service.protocols.route import Paths, Route, place, route_of
 from service.protocols.socket import has_socket, is_handshake, open_session
 from service.settings import Settings
 
@@ -119,13 +118,9 @@ class Direct:
         self._app = app
         self._api = tandem.api
         self._others: WSGIApplication = app.wsgi_app
-        views = {path: cast(_View, app.view_functions[f"tandem.{_endpoint(path)}"]) for path in tandem.paths}
-        self._plain = {path: view for path, view in views.items() if "{" not in path}
-        self._patterns = [
-            (re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(path))), view)
-            for path, view in views.items()
-            if "{" in path
-        ]
+        self._views = Paths(
+            {path: cast(_View, app.view_functions[f"tandem.{_endpoint(path)}"]) for path in tandem.paths}
+        )
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         reply = self._reply(environ)
@@ -146,23 +141,10 @@ class Direct:
             return _misframed(self._api, http, environ) or self._api.not_found(http)
         # What is not ASCII is for Werkzeug to decode.
         if environ["REQUEST_METHOD"] == "POST" and path.isascii() and not self.is_watched():
-            found = self._view(path)
+            found = self._views.find(path)
             if found is not None and "POST" in found[0].methods_of_path:
                 view, params = found
                 return view.answer(environ, path, params)
-        return None
-
-    def find(self, path: str) -> tuple[Mapping[str, Route], Mapping[str, str]] | None:
-        """See `gunicorn_whole.App`."""
-        found = self._view(path)
-        return None if found is None else (found[0].methods_of_path, found[1])
-
-    def _view(self, path: str) -> tuple[_View, Mapping[str, str]] | None:
-        if (view := self._plain.get(path)) is not None:
-            return view, {}
-        for pattern, view in self._patterns:
-            if (match := pattern.fullmatch(path)) is not None:
-                return view, match.groupdict()
         return None
 
     def is_watched(self) -> bool:

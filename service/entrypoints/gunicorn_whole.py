@@ -12,7 +12,7 @@ import math
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
@@ -21,6 +21,7 @@ from gunicorn.http.wsgi import SERVER
 from gunicorn.util import http_date
 from werkzeug.http import HTTP_STATUS_CODES
 
+from service.entrypoints.flask_waiting import has_left
 from service.entrypoints.gunicorn_connections import Connection
 from service.entrypoints.turns import LONG_BYTES, Turns
 from service.entrypoints.whole import Destination, Fields, Whole
@@ -29,7 +30,6 @@ from service.protocols.http import HttpReply, HttpRequest, Reply
 
 if TYPE_CHECKING:
     from service.assembly import Tandem
-    from service.protocols.route import Route
 
 _log = logging.getLogger("tandem")
 
@@ -52,6 +52,8 @@ class Worker(Protocol):
 
     def write(self, conn: Connection, answer: bytes, *, keep_alive: bool) -> None: ...
 
+    def hang_up(self, conn: Connection) -> None: ...
+
     def watch(self, conn: Connection) -> None: ...
 
     def unwatch(self, conn: Connection) -> None: ...
@@ -62,10 +64,6 @@ class App(Protocol):
 
     @property
     def tandem(self) -> Tandem: ...
-
-    def find(self, path: str) -> tuple[Mapping[str, Route], Mapping[str, str]] | None:
-        """The routes of a path by method, and its parameters; None where no route is at it."""
-        ...
 
     def is_watched(self) -> bool:
         """Whether anybody wants to see requests before they are answered, or afterwards."""
@@ -78,7 +76,7 @@ class WholeRequests:
     def __init__(self, worker: Worker, app: App) -> None:
         self._worker = worker
         self._app = app
-        self._whole = Whole(app.tandem.api, app.find, Turns(lambda: self))
+        self._whole = Whole(app.tandem.api, app.tandem.paths, Turns(lambda: self))
         self._soon: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
         # Requests whose answers others compute, and when the first of them is late, or earlier.
         self._waiting: dict[Connection, HttpRequest] = {}
@@ -100,7 +98,7 @@ class WholeRequests:
             return False
         conn.clear()
         if len(body) > LONG_BYTES:
-            self._whole.turns.add(lambda: self._answer(conn, to, http, len(fields)))
+            self._whole.turns.add(lambda: self._take_turn(conn, to, http, len(fields)))
         else:
             self._answer(conn, to, http, len(fields))
         return True
@@ -134,6 +132,13 @@ class WholeRequests:
             self._late_at = min((http.deadline.at for http in self._waiting.values()), default=math.inf)
 
     # The answers.
+
+    def _take_turn(self, conn: Connection, to: Destination, http: HttpRequest, fields: int) -> None:
+        if has_left(conn.sock):
+            self._whole.api.gone(http)
+            self._worker.hang_up(conn)
+        else:
+            self._answer(conn, to, http, fields)
 
     def _answer(self, conn: Connection, to: Destination, http: HttpRequest, fields: int) -> None:
         reply = self._whole.answer(to, http, fields)  # no route that streams is asked here

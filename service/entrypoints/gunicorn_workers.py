@@ -267,7 +267,7 @@ class ThreadWorker(_Mended, gthread.ThreadWorker):  # type: ignore[misc]
         except BlockingIOError:
             sent = 0
         except OSError:
-            self._close(conn, None)
+            self.hang_up(conn)
             return
         if sent == len(answer):
             self.finish_request(conn, Done(keep_alive))
@@ -286,6 +286,14 @@ class ThreadWorker(_Mended, gthread.ThreadWorker):  # type: ignore[misc]
             return False
         return keep_alive
 
+    def hang_up(self, conn: Connection, error: TandemError | None = None) -> None:
+        """End the connection at once, with a refusal where there is one."""
+        if error is not None:
+            with contextlib.suppress(OSError):
+                conn.sock.send(refuse(error))
+        self.nr_conns -= 1
+        conn.close()
+
     def watch(self, conn: Connection) -> None:
         """While its answer is computed: does the caller leave?"""
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_impatient, conn))
@@ -298,7 +306,7 @@ class ThreadWorker(_Mended, gthread.ThreadWorker):  # type: ignore[misc]
         self.poller.unregister(conn.sock)
         if has_left(conn.sock):
             self._whole.leave(conn)
-            self._close(conn, None)
+            self.hang_up(conn)
 
     def _make_room(self) -> None:
         """For a new connection, by closing the one that has said nothing for longest."""
@@ -307,11 +315,11 @@ class ThreadWorker(_Mended, gthread.ThreadWorker):  # type: ignore[misc]
         elif self.keepalived_conns:
             conn = self.keepalived_conns.popleft()
             self.poller.unregister(conn.sock)
-            self._close(conn, None)
+            self.hang_up(conn)
 
     def _drop(self, conn: Connection, error: TandemError | None) -> None:
         self._forget(conn)
-        self._close(conn, error)
+        self.hang_up(conn, error)
 
     def _forget(self, conn: Connection) -> None:
         if conn not in self._heads and conn not in self._bodies:
@@ -320,10 +328,3 @@ class ThreadWorker(_Mended, gthread.ThreadWorker):  # type: ignore[misc]
             self.poller.unregister(conn.sock)
         self._heads.pop(conn, None)
         self._bodies.pop(conn, None)
-
-    def _close(self, conn: Connection, error: TandemError | None) -> None:
-        if error is not None:
-            with contextlib.suppress(OSError):
-                conn.sock.send(refuse(error))
-        self.nr_conns -= 1
-        conn.close()

@@ -134,7 +134,7 @@ def run_granian(settings: Settings, binding: Binding) -> NoReturn:
 
 
 def run_gunicorn(settings: Settings, binding: Binding, worker_class: WorkerClass) -> NoReturn:
-    """Flask under gunicorn, for those who have it."""
+    """Flask under gunicorn."""
     from gunicorn.app.base import BaseApplication
     from gunicorn.glogging import Logger
 

@@ -9,7 +9,7 @@ long way, and gets the same answer there.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,7 +20,7 @@ from service.entrypoints.limits import LARGE_BYTES
 from service.entrypoints.turns import Turns
 from service.protocols.api import Api, request_id
 from service.protocols.http import HttpRequest, Reply, parse_query
-from service.protocols.route import Route, route_of
+from service.protocols.route import Paths, Route, route_of
 
 Fields = Sequence[tuple[bytes, bytes]]
 
@@ -56,19 +56,14 @@ class Whole:
 
     Args:
         api: what answers.
-        find: the routes of a path by method, and its parameters; None where no route is at it.
+        paths: the routes of each path, by method.
         turns: of those that take longer.
     """
 
-    def __init__(
-        self,
-        api: Api,
-        find: Callable[[str], tuple[Mapping[str, Route], Mapping[str, str]] | None],
-        turns: Turns,
-    ) -> None:
+    def __init__(self, api: Api, paths: Mapping[str, Mapping[str, Route]], turns: Turns) -> None:
         self.api = api
         self.turns = turns
-        self._find = find
+        self._paths = Paths(paths)
         self.destination = lru_cache(maxsize=_URLS)(self._destination)
 
     def _destination(self, method: bytes, url: bytes) -> Destination | None:
@@ -76,7 +71,7 @@ class Whole:
         if (name := _METHODS.get(method)) is None or len(url) > _URL_BYTES or (parts := _PLAIN.fullmatch(url)) is None:
             return None
         path, query = parts[1].decode("ascii"), (parts[2] or b"").decode("latin-1")
-        if (found := self._find(path)) is None:
+        if (found := self._paths.find(path)) is None:
             return None
         methods, params = found
         route = route_of(methods, name)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from service.core.callers import Scope as Scope
 from service.core.contracts import Server
 from service.core.errors import NotAllowed
 from service.protocols.http import HttpReply, HttpRequest, Problem, Reply
 from service.protocols.status import problem_reply
+
+T = TypeVar("T")
 
 
 def require_allowed(scope: Scope, *, model_control: bool) -> None:
@@ -70,6 +73,27 @@ class Route:
 def route_of(methods: Mapping[str, Route], method: str) -> Route | None:
     """The one of `methods` that answers. A HEAD is a GET whose body the web server leaves out."""
     return methods.get("GET" if method == "HEAD" else method)
+
+
+class Paths(Generic[T]):
+    """What is at each path, which is written as a route has it."""
+
+    def __init__(self, at: Mapping[str, T]) -> None:
+        self._plain = {path: found for path, found in at.items() if "{" not in path}
+        self._patterns = [
+            (re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(path))), found)
+            for path, found in at.items()
+            if "{" in path
+        ]
+
+    def find(self, path: str) -> tuple[T, Mapping[str, str]] | None:
+        """What is at `path`, and its parameters; None where nothing is."""
+        if (found := self._plain.get(path)) is not None:
+            return found, {}
+        for pattern, found in self._patterns:
+            if (match := pattern.fullmatch(path)) is not None:
+                return found, match.groupdict()
+        return None
 
 
 def place(http: HttpRequest, methods: Mapping[str, Route]) -> None:

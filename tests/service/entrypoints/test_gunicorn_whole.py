@@ -285,6 +285,26 @@ def test_a_caller_who_leaves_takes_the_work_along(slow: tuple[Server, SlowTandem
     assert server.worker.nr_conns == 0
 
 
+def test_a_long_request_whose_caller_has_left_is_not_computed(
+    slow: tuple[Server, SlowTandem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, tandem = slow
+    tandem.api.max_body_bytes = 2 * LONG_BYTES
+    waiting: list[Any] = []
+    caller = server.connect()
+    monkeypatch.setattr(server.worker._whole._whole.turns, "add", waiting.append)
+    caller.send(post("/predict", body=b" " * (LONG_BYTES + 1)))
+    server.until(lambda: bool(waiting))
+    caller.connection.close()
+    server.turn(0.01)
+
+    waiting[0]()
+
+    assert not tandem.server.asked.is_set()
+    assert [status for _, status in tandem.recorded] == [499]
+    assert server.worker.nr_conns == 0
+
+
 @pytest.mark.parametrize("first", ["the answer", "the caller"])
 def test_a_caller_who_leaves_in_the_turn_that_brings_the_answer(slow: tuple[Server, SlowTandem], first: str) -> None:
     server, tandem = slow

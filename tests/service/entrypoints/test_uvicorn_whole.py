@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import weakref
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,6 @@ from service.entrypoints.fastapi_app import create_app
 from service.entrypoints.turns import LONG_BYTES, Turns
 from service.entrypoints.uvicorn_protocol import Protocol, Protocols
 from service.entrypoints.whole import Whole
-from service.protocols.route import Route
 from service.settings import Settings
 from tests.service.entrypoints.slow import SlowTandem
 from tests.service.entrypoints.test_uvicorn_protocol import LIMITS, Transport, until
@@ -302,12 +301,8 @@ class Slow:
 
     def __init__(self, timeout_s: float = 60) -> None:
         self.tandem = SlowTandem(timeout_s=timeout_s)
-        self.whole = Whole(self.tandem.api, self._find, Turns(asyncio.get_running_loop))
+        self.whole = Whole(self.tandem.api, self.tandem.paths, Turns(asyncio.get_running_loop))
         self.long_way = 0
-
-    def _find(self, path: str) -> tuple[Mapping[str, Route], Mapping[str, str]] | None:
-        methods = self.tandem.paths.get(path)
-        return None if methods is None else (methods, {})
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.long_way += 1

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 
 import pytest
 
 from service.entrypoints.turns import Turns
 from service.entrypoints.whole import Whole, headers_of
-from service.protocols.route import Route
 from tests.service.entrypoints.slow import SlowTandem
 
 
 @pytest.fixture
 def whole() -> Whole:
     tandem = SlowTandem(timeout_s=60)
-
-    def find(path: str) -> tuple[Mapping[str, Route], Mapping[str, str]] | None:
-        template, params = path, {}
-        if path.startswith("/models/"):
-            _, _, name, rest = path.split("/", 3)
-            template, params = f"/models/{{name}}/{rest}", {"name": name}
-        return (tandem.paths[template], params) if template in tandem.paths else None
-
-    return Whole(tandem.api, find, Turns(asyncio.get_running_loop))
+    return Whole(tandem.api, tandem.paths, Turns(asyncio.get_running_loop))
 
 
 def test_a_target_is_taken_apart(whole: Whole) -> None:

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from service.protocols.http import HttpReply
-from service.protocols.route import Scope, place
+from service.protocols.route import Paths, Scope, place
 from service.protocols.routes import by_path, table
 from service.protocols.v2.rest import problem as v2_problem
 from service.settings import DialectName
@@ -42,6 +42,28 @@ def test_document_is_that_of_the_served_models() -> None:
     document = content_of(reply)
 
     assert "/models/shop/predict" in document["paths"]
+
+
+@pytest.mark.parametrize(
+    ("path", "template", "params"),
+    [
+        ("/predict", "/predict", {}),
+        ("/models/a.b/predict", "/models/{name}/predict", {"name": "a.b"}),
+        ("/models/a/versions/2/predict", "/models/{name}/versions/{version}/predict", {"name": "a", "version": "2"}),
+        ("/v1/models/shop:predict", "/v1/models/{name}:predict", {"name": "shop"}),
+    ],
+)
+def test_path_leads_to_its_routes(path: str, template: str, params: dict[str, str]) -> None:
+    paths = by_path(ALL)
+
+    found = Paths(paths).find(path)
+
+    assert found == (paths[template], params)
+
+
+@pytest.mark.parametrize("path", ["", "/models//predict", "/models/a/b/predict", "/predict/x", "/modelsXa/predict"])
+def test_other_paths_lead_nowhere(path: str) -> None:
+    assert Paths(by_path(ALL)).find(path) is None
 
 
 @pytest.mark.parametrize("method", ["POST", "GET", "BREW"])
