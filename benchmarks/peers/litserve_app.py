@@ -23,4 +23,5 @@ class Forest(litserve.LitAPI):
 
 
 if __name__ == "__main__":
-    litserve.LitServer(Forest(), accelerator="cpu").run(host="127.0.0.1", port=int(sys.argv[1]))
+    server = litserve.LitServer(Forest(), accelerator="cpu")
+    server.run(host="127.0.0.1", port=int(sys.argv[1]), generate_client_file=False)
