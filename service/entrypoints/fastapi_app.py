@@ -27,7 +27,7 @@ from service.entrypoints.fastapi_streams import write_duplex, write_stream
 from service.entrypoints.fastapi_waiting import wait_for
 from service.entrypoints.limits import LARGE_BYTES
 from service.entrypoints.turns import LONG_BYTES, Turns
-from service.entrypoints.whole import Whole, headers_of
+from service.entrypoints.whole import Whole
 from service.entrypoints.worker import drain_when_told, share_interpreter
 from service.observability.logs import configure_logs, write_by_turns
 from service.observability.stray import catch_strays
@@ -259,7 +259,7 @@ class _NotFound:
 
 
 def _request(scope: Scope) -> HttpRequest:
-    headers = headers_of(scope["headers"])
+    headers = _headers(scope["headers"])
     return HttpRequest(
         method=scope["method"],
         path=scope["path"],
@@ -270,6 +270,15 @@ def _request(scope: Scope) -> HttpRequest:
         request_id=request_id(headers.get("x-request-id")),
         peer=(scope.get("client") or ("",))[0],
     )
+
+
+def _headers(fields: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
+    """By lower-case name. Repeated ones are one list (RFC 9110, 5.3), as WSGI servers hand them over."""
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in fields}
+    if len(headers) != len(fields):
+        for name in headers:
+            headers[name] = ",".join(v.decode("latin-1") for n, v in fields if n.decode("latin-1") == name)
+    return headers
 
 
 class _TooLarge(Exception):

@@ -18,10 +18,8 @@ from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import TConn
 
 from service.core.errors import HeadersTooLarge, NotReceived, RequestTooLarge, UnreadableRequest
-from service.entrypoints.limits import IN_PIECES, MAX_CHUNKS, HttpLimits
+from service.entrypoints.limits import IN_PIECES, MAX_CHUNKS, SMALL_BODY_BYTES, HttpLimits
 
-# Bodies up to this size are there before a thread is taken. Larger ones would be held twice.
-SMALL_BODY_BYTES: Final = 64 * 1024
 READ_BYTES: Final = 64 * 1024
 # No chunk is as large; other readers cut such a number off.
 CHUNK_BYTES: Final = 2**64

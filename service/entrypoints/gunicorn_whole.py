@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from gunicorn.http.wsgi import SERVER
 from gunicorn.util import http_date
@@ -24,7 +23,7 @@ from werkzeug.http import HTTP_STATUS_CODES
 from service.entrypoints.flask_waiting import has_left
 from service.entrypoints.gunicorn_connections import Connection
 from service.entrypoints.turns import LONG_BYTES, Turns
-from service.entrypoints.whole import Destination, Fields, Whole
+from service.entrypoints.whole import Destination, Whole
 from service.observability.logs import write_by_turns
 from service.protocols.http import HttpReply, HttpRequest, Reply
 
@@ -32,13 +31,6 @@ if TYPE_CHECKING:
     from service.assembly import Tandem
 
 _log = logging.getLogger("tandem")
-
-# What needs no decision: one method, one target, fields by plain names, each on a line. gunicorn's parser, which takes
-# as long as a short prediction, decides about all else.
-_HEAD: Final = re.compile(rb"(GET|POST) ([!-~]+) HTTP/1\.1\r\n((?:[A-Za-z0-9-]+:[\t -~]*\r\n)+)\r\n")
-
-# Those whose head is longer go to that parser, too, which knows how long one may be.
-_HEAD_BYTES: Final = 4096
 
 
 class Worker(Protocol):
@@ -89,18 +81,17 @@ class WholeRequests:
 
     def take(self, conn: Connection) -> bool:
         """Answer the request that `conn` has received, now or later. False where nothing was done."""
-        if self._app.is_watched() or (parts := _taken_apart(bytes(conn.received))) is None:
+        received = bytes(conn.received)
+        if self._app.is_watched() or (head := self._whole.head(received)) is None:
             return False
-        method, target, fields, body = parts
-        if (to := self._whole.destination(method, target)) is None:
-            return False
-        if (http := self._whole.request(to, fields, body, conn.peer)) is None:
+        if len(received) != head.request_bytes:  # another one is behind it, or the rest will not come
             return False
         conn.clear()
-        if len(body) > LONG_BYTES:
-            self._whole.turns.add(lambda: self._take_turn(conn, to, http, len(fields)))
+        http = self._whole.request(head, received, conn.peer)
+        if len(http.body) > LONG_BYTES:
+            self._whole.turns.add(lambda: self._take_turn(conn, head.to, http))
         else:
-            self._answer(conn, to, http, len(fields))
+            self._answer(conn, head.to, http)
         return True
 
     def leave(self, conn: Connection) -> None:
@@ -133,15 +124,15 @@ class WholeRequests:
 
     # The answers.
 
-    def _take_turn(self, conn: Connection, to: Destination, http: HttpRequest, fields: int) -> None:
+    def _take_turn(self, conn: Connection, to: Destination, http: HttpRequest) -> None:
         if has_left(conn.sock):
             self._whole.api.gone(http)
             self._worker.hang_up(conn)
         else:
-            self._answer(conn, to, http, fields)
+            self._answer(conn, to, http)
 
-    def _answer(self, conn: Connection, to: Destination, http: HttpRequest, fields: int) -> None:
-        reply = self._whole.answer(to, http, fields)  # no route that streams is asked here
+    def _answer(self, conn: Connection, to: Destination, http: HttpRequest) -> None:
+        reply = self._whole.answer(to, http)  # no route that streams is asked here
         if isinstance(reply, Future):
             self.call_soon(self._look, conn, http, reply)
         else:
@@ -176,24 +167,6 @@ class WholeRequests:
             self._worker.unwatch(conn)
         keep_alive = reply.headers.pop("connection", "") != "close" and self._worker.keeps_alive
         self._worker.write(conn, _written(cast(HttpReply, reply), keep_alive=keep_alive), keep_alive=keep_alive)
-
-
-def _taken_apart(received: bytes) -> tuple[bytes, bytes, Fields, bytes] | None:
-    """Method, target, fields and body of a request, where that is all there is, and nobody could read it otherwise."""
-    if (head := _HEAD.match(received)) is None or head.end() > _HEAD_BYTES:
-        return None
-    fields = []
-    for line in head[3].split(b"\r\n")[:-1]:
-        name, _, value = line.partition(b":")
-        fields.append((name.lower(), value.strip()))
-    given, body = dict(fields), received[head.end() :]
-    is_plain = (
-        len(given) == len(fields)
-        and b"host" in given
-        and given.get(b"content-length", b"0") == b"%d" % len(body)
-        and given.get(b"connection", b"keep-alive").lower() == b"keep-alive"
-    )
-    return (head[1], head[2], fields, body) if is_plain else None
 
 
 @lru_cache(maxsize=64)

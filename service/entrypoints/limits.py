@@ -10,6 +10,9 @@ from service.settings import Settings
 # Of one body. Each takes about as long to read as a kilobyte, so that one-byte chunks are a way to keep a server busy.
 MAX_CHUNKS: Final = 100_000
 
+# Bodies up to this size are waited for before anything is decided. Larger ones would be held twice.
+SMALL_BODY_BYTES: Final = 64 * 1024
+
 # Under an event loop, larger bodies are decoded on a thread, and so is what has come of a body since it was last
 # answered: a megabyte of JSON takes some ten milliseconds, in which the loop would answer nobody.
 LARGE_BYTES: Final = 1024 * 1024

@@ -103,6 +103,7 @@ class Protocol(WholeRequests):
         self._watched = _Stage.HEADERS
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._begin_cycle()
         super().connection_lost(exc)
         for deadlines in (self._shared.headers, self._shared.bodies, self._shared.writes):
             deadlines.end(self)
@@ -111,6 +112,16 @@ class Protocol(WholeRequests):
         if self._is_broken:
             return
         self._unset_keepalive_if_required()
+        if self._stage is _Stage.NONE or self.has_begun:
+            if self.take(data):
+                self._stage = _Stage.BODY if self.has_begun else _Stage.NONE
+                if self._stage is not self._watched:
+                    self._watch()
+                return
+            self._stage, data = _Stage.NONE, self.begun() + data
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         began_in = self._stage
         try:
             self.parser.feed_data(data)
@@ -123,10 +134,8 @@ class Protocol(WholeRequests):
             # It asks for a protocol that is not spoken here: it is answered, and what follows is not read.
             self._close_after_answer()
         except httptools.HttpParserError as error:
-            self.end_packet()
             self._refuse(_meaning(error))
             return
-        self.end_packet()
         if began_in is self._stage is _Stage.HEADERS:
             self._headers_bytes += len(data)
             if self._headers_bytes > self._limits.max_headers_bytes + self._limits.max_url_bytes:
@@ -134,6 +143,10 @@ class Protocol(WholeRequests):
                 return
         if self._stage is not self._watched or self._is_in_pieces:
             self._watch()
+
+    def shutdown(self) -> None:
+        self._begin_cycle()  # what has begun is answered before
+        super().shutdown()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -172,9 +185,6 @@ class Protocol(WholeRequests):
         if not self._is_handshake:
             self._stage = _Stage.BODY
         super().on_headers_complete()
-
-    def begin_cycle(self) -> None:
-        super().begin_cycle()
         if self._is_handshake:
             return
         self.cycle.__class__ = _Cycle  # uvicorn makes it, and lets nobody say of which class
@@ -231,7 +241,15 @@ class Protocol(WholeRequests):
         else:
             self._refuse(NotReceived("head", self._limits.headers_timeout_s))
 
+    def _begin_cycle(self) -> None:
+        """Of a request whose body will not come in time, if ever: the app says so."""
+        if self.has_begun:
+            self._stage = _Stage.NONE
+            self._parse(self.begun())
+
     def _body_late(self) -> None:
+        self._begin_cycle()
+        self._unwatch()
         if self.flow.read_paused or self.pipeline:  # it is us who do not read on
             self._shared.bodies.begin(self, self._body_late)
         else:

@@ -1,6 +1,6 @@
 """HTTP under uvicorn, of requests that come whole: what `whole.py` answers is read and written here.
 
-What of a request is not in the packet that its head ended in goes uvicorn's own way, as does whatever else is unusual.
+What is unusual goes uvicorn's own way, through its parser.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from service.entrypoints.fastapi_waiting import wait_for
+from service.entrypoints.limits import SMALL_BODY_BYTES
 from service.entrypoints.turns import LONG_BYTES
-from service.entrypoints.whole import Destination, Whole
+from service.entrypoints.whole import Destination, Head, Whole
 from service.protocols.http import HttpReply, HttpRequest, Reply
 
 _CLOSE: Final = "close"
 
 
 class WholeRequests(HttpToolsProtocol):
-    """One connection. Whoever extends it calls `end_packet` after each feeding of the parser."""
+    """One connection. Whoever extends it asks `take` before the parser where a request begins, or has begun here."""
 
     def __init__(
         self,
@@ -36,77 +37,57 @@ class WholeRequests(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         # An app that does not answer whole requests, or not always, has none of it.
         self._whole: Whole | None = None if self.root_path else getattr(self.app, "whole", None)
-        # Of a request that may have come whole: where it goes, and its body so far. It has no cycle yet.
-        self._destination: Destination | None = None
-        self._body = b""
+        # Of a request whose body has not come whole: its head, and what has come. The parser has seen none of it.
+        self._head: Head | None = None
+        self._begun = bytearray()
 
-    def on_message_begin(self) -> None:
-        # As uvicorn does, but for the scope, of which a request that came whole needs none.
-        self.url, self.headers, self.expect_100_continue = b"", [], False
+    @property
+    def has_begun(self) -> bool:
+        """Whether the rest of a body is waited for here."""
+        return self._head is not None
 
-    def on_headers_complete(self) -> None:
-        self._destination, self._body = self._find(), b""
-        if self._destination is None:
-            self.begin_cycle()
-
-    def on_body(self, body: bytes) -> None:
-        if self._destination is not None:
-            self._body += body
-        else:
-            super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        if self._destination is not None and not self._take(self._destination):
-            self.end_packet()
-        if self._destination is None:
-            super().on_message_complete()
-        self._destination = None
-
-    def begin_cycle(self) -> None:
-        """Go uvicorn's own way with a request whose head is read."""
-        url, headers, expects = self.url, self.headers, self.expect_100_continue
-        super().on_message_begin()  # which makes a scope
-        self.url, self.headers, self.expect_100_continue = url, headers, expects
-        self.scope["headers"] = headers
-        super().on_headers_complete()
-
-    def end_packet(self) -> None:
-        """What has not come whole by now does not."""
-        if self._destination is not None:
-            self._destination, body = None, self._body
-            self.begin_cycle()
-            super().on_body(body)
-
-    def _find(self) -> Destination | None:
-        """Where the request goes if the rest of it is in the same packet."""
-        if self._whole is None or self.parser.get_http_version() != "1.1":
-            return None
-        is_busy = self.cycle is not None and not self.cycle.response_complete
-        if is_busy or self.flow.write_paused or self.parser.should_upgrade():
-            return None
-        return self._whole.destination(self.parser.get_method(), self.url)
-
-    def _take(self, destination: Destination) -> bool:
-        """The request came whole. False where nothing was done, as it is to go the long way."""
-        assert self._whole is not None
-        body, fields = self._body, len(self.headers)
-        http = self._whole.request(destination, self.headers, body, self.client[0] if self.client else "")
-        if http is None:
+    def take(self, data: bytes) -> bool:
+        """Answer the request that `data` ends, now or later; or wait for its rest. False where nothing was done."""
+        head = self._head or (self._whole.head(data) if self._whole is not None else None)
+        if head is None or self._is_busy:
             return False
-        coming = _Coming(keep_alive=self.parser.should_keep_alive())
-        self.cycle = cast(Any, coming)
-        if len(body) > LONG_BYTES:
-            self._whole.turns.add(lambda: self._answer(coming, destination, http, fields))
+        missing = head.request_bytes - len(self._begun) - len(data)
+        if missing < 0 or (missing > 0 and head.body_bytes > SMALL_BODY_BYTES):
+            return False
+        if missing > 0:
+            self._head = head
+            self._begun += data
         else:
-            self._answer(coming, destination, http, fields)
+            self._ask(head, self.begun() + data)
         return True
 
-    def _answer(self, coming: _Coming, destination: Destination, http: HttpRequest, fields: int) -> None:
+    def begun(self) -> bytes:
+        """What has come of a request that is not whole. It is forgotten here."""
+        data, self._head = bytes(self._begun), None
+        self._begun.clear()
+        return data
+
+    @property
+    def _is_busy(self) -> bool:
+        return self.flow.write_paused or (self.cycle is not None and not self.cycle.response_complete)
+
+    def _ask(self, head: Head, received: bytes) -> None:
+        """The request came whole."""
+        assert self._whole is not None
+        http = self._whole.request(head, received, self.client[0] if self.client else "")
+        coming = _Coming()
+        self.cycle = cast(Any, coming)
+        if len(http.body) > LONG_BYTES:
+            self._whole.turns.add(lambda: self._answer(coming, head.to, http))
+        else:
+            self._answer(coming, head.to, http)
+
+    def _answer(self, coming: _Coming, to: Destination, http: HttpRequest) -> None:
         assert self._whole is not None
         if coming.disconnected:
             self._whole.api.gone(http)
             return
-        reply = self._whole.answer(destination, http, fields)  # no route that streams is asked here
+        reply = self._whole.answer(to, http)  # no route that streams is asked here
         if isinstance(reply, Future):
             self.loop.call_soon(self._look, coming, http, reply)
         else:
@@ -150,9 +131,9 @@ class _Coming:
 
     response_complete = False
     disconnected = False
+    keep_alive = True  # which uvicorn changes where it stops
 
-    def __init__(self, *, keep_alive: bool) -> None:
-        self.keep_alive = keep_alive
+    def __init__(self) -> None:
         self.message_event = asyncio.Event()
 
     async def receive(self) -> dict[str, Any]:

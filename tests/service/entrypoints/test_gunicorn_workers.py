@@ -23,9 +23,9 @@ from service.core.errors import (
     UnreadableRequest,
 )
 from service.entrypoints import gunicorn_connections
-from service.entrypoints.gunicorn_connections import SMALL_BODY_BYTES, Connection, Progress
+from service.entrypoints.gunicorn_connections import Connection, Progress
 from service.entrypoints.gunicorn_workers import _meaning, worker_of
-from service.entrypoints.limits import IN_PIECES, HttpLimits
+from service.entrypoints.limits import IN_PIECES, SMALL_BODY_BYTES, HttpLimits
 
 LIMITS = HttpLimits(
     headers_timeout_s=5,

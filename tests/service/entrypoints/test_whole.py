@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from service.entrypoints.turns import Turns
-from service.entrypoints.whole import Whole, headers_of
+from service.entrypoints.whole import Whole
 from tests.service.entrypoints.slow import SlowTandem
 
 
@@ -60,9 +60,3 @@ def test_no_caller_fills_the_memory_with_targets(whole: Whole) -> None:
     info = whole.destination.cache_info()
     assert info.maxsize is not None
     assert info.currsize <= info.maxsize <= 1000
-
-
-def test_repeated_fields_are_one_list() -> None:
-    fields = [(b"accept", b"a"), (b"x", b"\xe9"), (b"accept", b"b")]
-
-    assert headers_of(fields) == {"accept": "a,b", "x": "é"}
