@@ -108,8 +108,8 @@ LEFT_OUT: Final[dict[str, str]] = {
     "W18": "in part: the look-ups of the upstream hang, in `tests/service/generation/test_network.py`; nothing else of the "
     "service looks a name up while it answers, but for Redis, where limits are counted in it.",
     "B09": "by `python -m benchmarks.overload`, not by a test: three times the load for a minute, one core for the server. "
-    "Every request gets 200 or 503, no answer is another's, memory is bounded; p99 of what is accepted is 1.3 (uvicorn), "
-    "1.2 (Granian) and 1.3 (gunicorn) times that at capacity, of refusals 4.0, 4.5 and 4.0 ms. Where a machine's host takes "
+    "Every request gets 200 or 503, no answer is another's, memory is bounded; p99 of what is accepted is 1.2 (uvicorn), "
+    "1.4 (Granian) and 1.3 (gunicorn) times that at capacity, of refusals 3.9, 8.7 and 4.2 ms. Where a machine's host takes "
     "the cores away, whoever comes meanwhile waits: with 2 to 5 % of a minute taken, p99 of refusals was 30 to 202 ms.",
     "B11": "a giant waits its turn as everybody does, and is cut into slices where that makes no difference; a call of a "
     "model that cannot be cut is not interrupted: small ones wait for it, or get 503 where that is predicted to take "
