@@ -248,8 +248,9 @@ class Protocol(WholeRequests):
             self._parse(self.begun())
 
     def _body_late(self) -> None:
-        self._begin_cycle()
-        self._unwatch()
+        if self.has_begun:
+            self._begin_cycle()
+            self._unwatch()
         if self.flow.read_paused or self.pipeline:  # it is us who do not read on
             self._shared.bodies.begin(self, self._body_late)
         else:

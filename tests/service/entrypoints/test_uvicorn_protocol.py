@@ -306,6 +306,21 @@ async def test_a_body_that_is_answered_while_it_comes_has_any_number_of_chunks()
     assert service.app.errors == []
 
 
+async def test_a_body_that_we_did_not_read_on_is_not_late() -> None:
+    protocol, transport = Service(body_timeout_s=SOON_S).connect()
+    protocol.data_received(POST + b"Content-Length: 2\r\n\r\nx")
+    await asyncio.sleep(0)  # the app waits for more
+    protocol.flow.pause_reading()
+    await asyncio.sleep(3 * SOON_S)
+
+    protocol.data_received(b"x")
+    await until(lambda: transport.written.endswith(b"/post"))
+    await asyncio.sleep(3 * SOON_S)
+
+    assert b" 408 " not in transport.written
+    assert not transport.is_closing()
+
+
 async def test_an_answer_that_is_not_taken_ends_the_connection() -> None:
     protocol, transport = Service(write_timeout_s=SOON_S).connect()
 
